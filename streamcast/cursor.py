@@ -1,0 +1,85 @@
+"""A member's place in a room.
+
+The law of this file: a place is a `Mark`, and marks are shared: every live member of a room holds
+the room's very `tip`, so that being live is an identity and not a state. A member has no task, no
+queue and no timer; what it has not seen yet is the room's to know.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from streamcast.errors import CodedError
+from streamcast.message import Item, MessageId
+from streamcast.wire import Close, Dialect
+from streamcast.wire.requests import Ref
+
+
+class Mark:
+    """A place between two items of a room; compared by identity.
+
+    `index` counts the items since the room was opened; -1 is a place before the window.
+    `id` and `fingerprint` are those of the entry before the place. `history` counts the resets
+    that the room had seen. `told`: what lies before the next message is known to its holder.
+    """
+
+    __slots__ = ("fingerprint", "history", "id", "index", "told")
+
+    def __init__(
+        self,
+        index: int,
+        id: MessageId,  # noqa: A002
+        fingerprint: int | None,
+        history: int,
+        *,
+        told: bool = False,
+    ) -> None:
+        self.index = index
+        self.id = id
+        self.fingerprint = fingerprint
+        self.history = history
+        self.told = told
+
+    def __repr__(self) -> str:
+        return f"<Mark {self.index} {self.id} history={self.history}>"
+
+
+class Sink(Protocol):
+    """A connection, as the core sees it. None of these calls waits or raises."""
+
+    dialect: Dialect
+    writable: bool
+    """Whether the peer takes what is written; while False, its members stay where they are."""
+
+    def write(self, data: bytes) -> None:
+        """Write frames."""
+
+    def close(self, how: Close) -> None:
+        """Close the connection; it leaves all of its rooms."""
+
+    def joined(self, cursor: "Cursor", head: MessageId, *, resumed: bool) -> None:
+        """Tell that a join is done."""
+
+    def refused(self, cursor: "Cursor", error: CodedError) -> None:
+        """Tell that a join failed; the cursor is no member."""
+
+
+class Cursor:
+    """One connection's membership of one room; `mark` is None before the join and after it left."""
+
+    __slots__ = ("catching_up", "gone", "mark", "ref", "room", "sink")
+
+    def __init__(self, sink: Sink, room: str, ref: Ref = None) -> None:
+        self.sink = sink
+        self.room = room
+        self.ref = ref
+        self.mark: Mark | None = None
+        self.gone = False
+        self.catching_up = False
+
+    def take(self, items: Sequence[Item]) -> None:
+        """Write items to this member alone."""
+        batch = self.sink.dialect.encode(self.room, items)
+        if batch.data:
+            self.sink.write(batch.data)
+        if batch.close is not None:
+            self.sink.close(batch.close)

@@ -1,0 +1,82 @@
+"""The exception tree. A class says whose fault it was and what may be done about it.
+
+StreamcastError
+├── StartError             the program can't start; one sentence for its user, exit code 3
+├── StoreError             the store could not answer; nothing is known to be wrong with the request
+│   ├── Unavailable        it was not stored: a retry is safe
+│   └── Unknown            it may have been stored: retry with a `key`
+└── RequestError           a client asked for something that can't be done
+    ├── BadRequest
+    ├── BadRoom
+    ├── BadId
+    ├── TooBig
+    └── TooManyRooms
+
+Every StoreError and RequestError has a `code`, the word that a client is told.
+"""
+
+from typing import ClassVar
+
+
+class StreamcastError(Exception):
+    """The root of everything that streamcast raises on purpose."""
+
+
+class StartError(StreamcastError):
+    """The program can't start; the message is a sentence that tells its user what to do."""
+
+
+class CodedError(StreamcastError):
+    """An error that a client is told: a code of the protocol and a sentence."""
+
+    code: ClassVar[str]
+
+
+class StoreError(CodedError):
+    """The store could not answer."""
+
+    code = "unavailable"
+
+
+class Unavailable(StoreError):
+    """It provably was not stored; a retry is safe."""
+
+
+class Unknown(StoreError):
+    """It may have been stored: the connection ended before the store's answer came."""
+
+    code = "unknown"
+
+
+class RequestError(CodedError):
+    """A client asked for something that can't be done; asking again won't help."""
+
+    code = "bad_request"
+
+
+class BadRequest(RequestError):
+    """Not a request of the protocol."""
+
+
+class BadRoom(RequestError):
+    """Not a room name, or the key under that name is not a stream."""
+
+    code = "bad_room"
+
+
+class BadId(RequestError):
+    """Not a message ID."""
+
+    code = "bad_id"
+
+
+class TooBig(RequestError):
+    """More payload bytes than `--max-message`."""
+
+    code = "too_big"
+
+
+class TooManyRooms(RequestError):
+    """More rooms on one connection than the protocol allows."""
+
+    code = "too_many_rooms"

@@ -1,0 +1,144 @@
+"""What travels: message IDs, room names, messages, and gaps.
+
+The law of this file: a `Message` is an entry of a stream as it was read, never changed; what is
+derived from it (payload, whether it is text, its fingerprint) is derived here and nowhere else.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+from streamcast.errors import BadId, BadRoom
+
+MAX_ROOM_BYTES = 128
+MAX_ID_PART = 2**64 - 1
+# Fields by which streamcast knows its own entries; everything else is foreign.
+TEXT_FIELD = b"message"
+BINARY_FIELD = b"binary"
+META_FIELD = b"meta"
+
+_NOT_IN_ROOM_NAMES = re.compile(r"[\s/{}?#%\x00-\x1f\x7f-\x9f]")
+_ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?", re.ASCII)
+
+
+class MessageId(NamedTuple):
+    """The ID of a stream's entry: Unix time in ms and a sequence number; ordered like entries."""
+
+    ms: int
+    seq: int
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Self:
+        """Read `ms-seq`, or `ms` for `ms-0`, as Redis does. Raises BadId."""
+        match = _ID.fullmatch(text.decode("latin-1") if isinstance(text, bytes) else text)
+        if match is None:
+            raise BadId("A message ID looks like 1700000000000-0.")
+        ms, seq = int(match[1]), int(match[2] or 0)
+        if ms > MAX_ID_PART or seq > MAX_ID_PART:
+            raise BadId("A message ID's parts are below 2^64.")
+        return cls(ms, seq)
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.seq}"
+
+
+ZERO = MessageId(0, 0)
+"""The position before every entry."""
+
+
+def room_name(text: str) -> str:
+    """Return `text` if it is a room's name. Raises BadRoom.
+
+    A name has 1 to 128 bytes of UTF-8, no control characters, no white space, none of `/{}?#%`.
+    """
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise BadRoom("A room name is UTF-8.") from None
+    if not 1 <= size <= MAX_ROOM_BYTES:
+        raise BadRoom(f"A room name has 1 to {MAX_ROOM_BYTES} bytes.")
+    if _NOT_IN_ROOM_NAMES.search(text):
+        raise BadRoom("A room name has no white space, no control characters, none of / { } ? # %")
+    return text
+
+
+class Message:
+    """An entry of a stream as it was read.
+
+    `data` is the payload in bytes, None where the entry is over the size limit and will be told as
+    skipped. `text` says that `data` is UTF-8 and goes out as text. `size` counts the bytes that
+    the limit counts: the payload of an own entry, all names and values of a foreign one.
+    """
+
+    __slots__ = ("data", "fields", "fingerprint", "id", "meta", "size", "text")
+
+    def __init__(self, id: MessageId, fields: Sequence[bytes], max_size: int) -> None:  # noqa: A002
+        self.id = id
+        self.fingerprint = hash(tuple(fields))
+        data, text, self.meta = _own(fields)
+        self.fields: Sequence[bytes] | None = None
+        if data is None:
+            data, text = (fields[1] if len(fields) > 1 else b""), True
+            self.fields = fields
+            self.size = sum(map(len, fields))
+        else:
+            self.size = len(data)
+        self.text = text and is_utf8(data)
+        self.data: bytes | None = data
+        if self.size > max_size:
+            self.data = self.fields = None
+
+    def __repr__(self) -> str:
+        return f"<Message {self.id} {self.size} bytes>"
+
+
+class Gap(NamedTuple):
+    """What lay between `after` and `earliest` may be missing; messages go on from `earliest`.
+
+    `earliest` is None where nothing is kept; `latest` is the newest ID that the stream gave out.
+    `resume` is the position, in the history as it is now, that the gap stands at: equal to
+    `after`, or an older one where the history was reset or rolled back.
+    """
+
+    after: MessageId
+    earliest: MessageId | None
+    latest: MessageId
+    resume: MessageId
+
+    @property
+    def id(self) -> MessageId:
+        """Where the gap sorts among messages."""
+        return self.resume
+
+
+Item = Message | Gap
+"""What a room hands to its members, in order."""
+
+
+def own_fields(data: bytes, *, text: bool, meta: str | None) -> tuple[bytes, ...]:
+    """Return the fields of an own entry, names and values in turn, as XADD takes them."""
+    fields = (TEXT_FIELD if text else BINARY_FIELD, data)
+    return fields if meta is None else (*fields, META_FIELD, meta.encode())
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether `data` can go out as text."""
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _own(fields: Sequence[bytes]) -> tuple[bytes | None, bool, str | None]:
+    """Return payload, whether it was published as text, and meta; payload None if foreign."""
+    data = meta = None
+    text = True
+    for name, value in zip(fields[::2], fields[1::2], strict=True):
+        if name == META_FIELD:
+            meta = value.decode(errors="replace")
+        elif data is None and name in {TEXT_FIELD, BINARY_FIELD}:
+            data, text = value, name == TEXT_FIELD
+    return (None, True, None) if data is None else (data, text, meta)

@@ -1,0 +1,237 @@
+"""Proof that nothing was missed, as a function of what was read.
+
+The law of this file: positions go forward only over entries that provably followed one another in
+one history of the stream; where that can't be proved there is a gap. Nothing here waits or does
+I/O: a `Read` says what to ask the store, `read` says what its answer means.
+
+A position is the last entry read, that entry's fingerprint, and the stream's `entries-added` at it
+(XINFO STREAM). A plain read is inclusive: it starts at the position's own entry, and finding it
+again, equal, at the head proves that nothing in between was trimmed and that it is still the same
+history. If it is not there, one MULTI/EXEC of XINFO STREAM and the read is examined: nothing was
+missed if the entries after the position number exactly what was added since.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import NamedTuple
+
+from streamcast.message import ZERO, Gap, Item, Message, MessageId
+
+MAX_RECOUNT = 10_000
+"""How many entries an examination reads at most to prove that none is missing."""
+
+
+class Kind(Enum):
+    """How the store is asked."""
+
+    RESOLVE = "XINFO STREAM"
+    RANGE = "XRANGE"
+    EXAMINE = "MULTI, XINFO STREAM, XRANGE, EXEC"
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What to ask the store: up to `count` entries from `start` on, `start` included.
+
+    `announced`: the stream is known to have changed. `known`: on the way back after a reset, the
+    fingerprints of the messages that were read before, by their ID.
+    """
+
+    kind: Kind
+    start: MessageId
+    count: int
+    announced: bool = False
+    known: Mapping[MessageId, int] | None = None
+
+
+class StreamInfo(NamedTuple):
+    """XINFO STREAM; a stream that does not exist is all zeros.
+
+    `last` is last-generated-id, `added` entries-added, `first` the ID of the first entry kept (0-0
+    if none is), `last_fingerprint` that of the entry `last` if it is still kept.
+    """
+
+    length: int = 0
+    last: MessageId = ZERO
+    added: int = 0
+    first: MessageId = ZERO
+    last_fingerprint: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The store's answer to a `Read`; `info` only where it was examined."""
+
+    entries: Sequence[Message]
+    complete: bool
+    """Whether the entries reach the end of the stream."""
+    info: StreamInfo | None = None
+    exists: bool = True
+
+
+class Position(NamedTuple):
+    """How far a stream was read.
+
+    `fingerprint` is None if the entry `id` was not there to be read. `added` is None where
+    entries-added is not known at this entry.
+    """
+
+    id: MessageId
+    added: int | None
+    fingerprint: int | None
+
+    @classmethod
+    def at_end(cls, info: StreamInfo) -> "Position":
+        """Return the position at the end of the stream."""
+        return cls(info.last, info.added, info.last_fingerprint)
+
+
+class Progress(NamedTuple):
+    """What a reply means: items to hand on, the position after them, and what to read next.
+
+    `again` is set where the reply proves nothing yet; then there are no items. `more`: the stream
+    goes on behind this reply. `reset`: the history is another one; what was kept of the old one
+    must be forgotten. `whole`: of all that the new one held behind the gap's `resume`, nothing is
+    missing.
+    """
+
+    items: Sequence[Item]
+    position: Position
+    more: bool = False
+    again: Read | None = None
+    reset: bool = False
+    whole: bool = False
+
+
+Known = Callable[[], Mapping[MessageId, int]]
+
+
+def next_read(at: Position, count: int, *, announced: bool) -> Read:
+    """Return the read that goes on from `at` with at most `count` new entries."""
+    provable = at.fingerprint is not None and at.added is not None
+    return Read(Kind.RANGE if provable else Kind.EXAMINE, at.id, count + 1, announced)
+
+
+def progress(at: Position, read: Read, reply: Reply, known: Known) -> Progress:
+    """Tell what `reply` to `read` means for a reader at `at`.
+
+    `known` returns the fingerprints of the messages read so far that are still remembered.
+    """
+    if read.known is not None:
+        return _back_after_reset(at, read, reply)
+    if _continues(at, reply.entries):
+        return _advance(at, reply.entries[1:], reply)
+    if reply.info is None:
+        return Progress((), at, again=replace(read, kind=Kind.EXAMINE))
+    return _examine(at, read, reply, reply.info, known)
+
+
+def page(
+    at: MessageId, fingerprint: int | None, reply: Reply
+) -> tuple[Gap | None, Sequence[Message]]:
+    """Tell what an examined `reply` read from `at` means for one who only knows an entry.
+
+    Such a reader has no count: his entry must be there, or be the newest ID, or be 0-0 with every
+    entry that was ever added still kept. Returns a gap, or None, and the messages after it. Where
+    the gap says to resume from 0-0, those have to be read again from there.
+    """
+    info = reply.info or StreamInfo()
+    entries = reply.entries
+    if entries and entries[0].id == at:
+        if fingerprint in {None, entries[0].fingerprint}:
+            return None, entries[1:]
+    elif at == info.last or (at == ZERO and info.added == info.length):
+        return None, entries
+    if at > info.last:
+        earliest = info.first if info.length else None
+        return Gap(at, earliest, info.last, ZERO), ()
+    return _gap(at, at, entries, info), entries
+
+
+def _continues(at: Position, entries: Sequence[Message]) -> bool:
+    return (
+        at.fingerprint is not None
+        and bool(entries)
+        and entries[0].id == at.id
+        and entries[0].fingerprint == at.fingerprint
+    )
+
+
+def _advance(at: Position, entries: Sequence[Message], reply: Reply) -> Progress:
+    """Go on over entries that provably follow `at`."""
+    if reply.info is not None and reply.complete:
+        added: int | None = reply.info.added
+    else:
+        added = None if at.added is None else at.added + len(entries)
+    return Progress(entries, _behind(entries, at, added), more=not reply.complete)
+
+
+def _examine(at: Position, read: Read, reply: Reply, info: StreamInfo, known: Known) -> Progress:
+    entries = reply.entries
+    another_content = bool(entries) and entries[0].id == at.id
+    if another_content or _is_another_history(at, info):
+        return Progress((), at, again=_way_back(read, known()))
+    if info.last == at.id and at.added in {None, info.added}:
+        if read.announced and not reply.exists:
+            # It was added to and deleted between the announcement and this read.
+            return Progress([_gap(at.id, at.id, (), info)], Position.at_end(info))
+        return Progress((), at._replace(added=info.added))
+    expected = None if at.added is None else info.added - at.added
+    if info.first > at.id or info.length == 0:
+        stored: int | None = info.length
+    else:
+        stored = len(entries) if reply.complete else None
+    if expected is not None and stored == expected:
+        return _advance(at, entries, reply)
+    if stored is None and expected is not None and read.count <= expected <= MAX_RECOUNT:
+        return Progress((), at, again=replace(read, count=expected + 1))
+    return _go_on(_gap(at.id, at.id, entries, info), entries, reply, info)
+
+
+def _is_another_history(at: Position, info: StreamInfo) -> bool:
+    """Whether the stream was reset or rolled back: IDs and counts never go down in one history."""
+    return info.last < at.id or (at.added is not None and info.added < at.added)
+
+
+def _way_back(read: Read, known: Mapping[MessageId, int]) -> Read:
+    """Return the read that looks for the newest message of before the reset that is still kept."""
+    start = min(known, default=ZERO)
+    return Read(Kind.EXAMINE, start, len(known) + read.count, known=known)
+
+
+def _back_after_reset(at: Position, read: Read, reply: Reply) -> Progress:
+    info, entries = reply.info or StreamInfo(), reply.entries
+    kept = read.known or {}
+    for index in range(len(entries) - 1, -1, -1):
+        if kept.get(entries[index].id) == entries[index].fingerprint:
+            resume, entries = entries[index].id, entries[index + 1 :]
+            break
+    else:
+        if ZERO < info.first < read.start:
+            return Progress((), at, again=Read(Kind.EXAMINE, ZERO, read.count, known={}))
+        resume = ZERO
+    gap = _gap(at.id, resume, entries, info)
+    whole = resume != ZERO or info.added == info.length
+    went_on = _go_on(gap, entries, reply, info)
+    if not entries and resume != ZERO:
+        position = Position(resume, info.added, kept[resume])
+        went_on = went_on._replace(position=position)
+    return went_on._replace(reset=True, whole=whole)
+
+
+def _go_on(gap: Gap, entries: Sequence[Message], reply: Reply, info: StreamInfo) -> Progress:
+    """Go on behind a gap; the count is known again once the end was reached."""
+    added = info.added if reply.complete else None
+    position = _behind(entries, Position.at_end(info), added)
+    return Progress([gap, *entries], position, more=not reply.complete)
+
+
+def _behind(entries: Sequence[Message], at: Position, added: int | None) -> Position:
+    if not entries:
+        return at._replace(added=added)
+    return Position(entries[-1].id, added, entries[-1].fingerprint)
+
+
+def _gap(after: MessageId, resume: MessageId, entries: Sequence[Message], info: StreamInfo) -> Gap:
+    return Gap(after, entries[0].id if entries else None, info.last, resume)

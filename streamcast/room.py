@@ -1,0 +1,361 @@
+"""A room: what was read of its stream, who is in it, and who has seen how much.
+
+The law of this file: a member is live if it holds the room's `tip`, and then it gets every round;
+otherwise it is behind and gets nothing until it has caught up, and the last step of catching up
+and being live are one. A round is the span between two marks, over a frozen list of members: it
+writes to those that hold the first mark and gives them the second. Everything here is synchronous.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import NamedTuple
+
+from streamcast.cursor import Cursor, Mark
+from streamcast.message import ZERO, Gap, Item, Message, MessageId
+from streamcast.proof import (
+    Kind,
+    Position,
+    Read,
+    Reply,
+    StreamInfo,
+    next_read,
+    page,
+    progress,
+)
+from streamcast.window import BEFORE, Window
+from streamcast.wire import Batch, Dialect, Start
+
+PAGE_BYTES = 64 * 1024
+"""How much is written to a member at once."""
+MAX_COUNT = 500
+"""How many entries a read asks for at most."""
+
+
+class Need(Enum):
+    """What has to happen before a join can be placed."""
+
+    FRESH = auto()
+    """The stream has to be read up to now, and what was read has to be handed out."""
+    OLDER = auto()
+    """Older entries have to be read into the window."""
+    STORE = auto()
+    """It starts before what the window can hold: the store has to be asked."""
+
+
+class Placed(NamedTuple):
+    """Where a member starts; `gap` is told before its first message."""
+
+    mark: Mark
+    resumed: bool = False
+    gap: Gap | None = None
+
+
+@dataclass(slots=True)
+class Round:
+    """A span of items on its way to the members."""
+
+    items: Sequence[Item]
+    start: Mark
+    end: Mark
+    members: Sequence[Cursor]
+    next: int = 0
+    batches: dict[Dialect, Batch] = field(default_factory=dict)
+
+    def batch(self, room: str, dialect: Dialect) -> Batch:
+        """Return the items as the dialect writes them; encoded once."""
+        batch = self.batches.get(dialect)
+        if batch is None:
+            batch = self.batches[dialect] = dialect.encode(room, self.items)
+        return batch
+
+
+class Room:
+    """One stream and its members on this server.
+
+    `window_limit`: how many bytes of newest messages are kept.
+    """
+
+    __slots__ = (
+        "_again",
+        "_entry_size",
+        "_frozen",
+        "_round",
+        "delivered",
+        "history",
+        "members",
+        "name",
+        "position",
+        "tip",
+        "window",
+        "window_limit",
+    )
+
+    def __init__(self, name: str, info: StreamInfo, window_limit: int) -> None:
+        self.name = name
+        self.position = Position.at_end(info)
+        self.window = Window(self.position.id)
+        self.window_limit = window_limit
+        self.history = 0
+        self.tip = Mark(0, self.position.id, self.position.fingerprint, 0)
+        self.members: dict[Cursor, None] = {}
+        self.delivered = 0
+        self._frozen: Sequence[Cursor] | None = None
+        self._round: Round | None = None
+        self._again: Read | None = None
+        self._entry_size = 0
+
+    # Reading the stream
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be read: what waits to be handed out is bounded."""
+        return self.window.end - self.tip.index < MAX_COUNT
+
+    def next_read(self, *, announced: bool) -> Read:
+        """Return what to ask the store next."""
+        if self._again is not None:
+            return self._again
+        return next_read(self.position, self.count, announced=announced)
+
+    def received(self, read: Read, reply: Reply) -> bool:
+        """Take in an answer. Returns whether there is more to read at once."""
+        self._measure(reply.entries)
+        at = self.position
+        went = progress(at, read, reply, lambda: self.window.fingerprints(self.tip.index))
+        self._again = went.again
+        if went.again is not None:
+            return True
+        items = went.items
+        if went.reset:
+            items = self._reset(items, whole=went.whole)
+        self.position = went.position
+        if items:
+            self.window.append(items)
+            self.window.evict(self.window_limit, self.tip.index)
+        return went.more
+
+    def _reset(self, items: Sequence[Item], *, whole: bool) -> Sequence[Item]:
+        """Forget the old history. What was read but not handed out yet, the gap covers."""
+        gap = items[0]
+        assert isinstance(gap, Gap)
+        self.window.reset(gap.resume, whole=whole)
+        self.history += 1
+        return [gap._replace(after=self.tip.id), *items[1:]]
+
+    def _measure(self, entries: Sequence[Message]) -> None:
+        """Follow the size of entries, so that a page of them has about PAGE_BYTES."""
+        if entries:
+            size = sum(entry.size for entry in entries) // len(entries)
+            self._entry_size = max(size, (3 * self._entry_size + size) // 4)
+
+    @property
+    def count(self) -> int:
+        """How many entries to ask for at once."""
+        return max(1, min(MAX_COUNT, 4 * PAGE_BYTES // (self._entry_size + 1)))
+
+    # Fan-out
+
+    def begin_round(self) -> bool:
+        """Start handing out what was read since the last round. Returns whether there is any."""
+        if self._round is not None:
+            return True
+        start, window = self.tip, self.window
+        if start.index == window.end:
+            return False
+        index = max(start.index, window.start)
+        items, index = window.page(index, window.end, PAGE_BYTES)
+        if self._frozen is None:
+            self._frozen = list(self.members)
+        self.tip = self._mark(index)
+        self._round = Round(items, start, self.tip, self._frozen)
+        return True
+
+    def slice(self, limit: int) -> bool:
+        """Write the round to at most `limit` more members. Returns whether it goes on."""
+        now = self._round
+        if now is None:
+            return False
+        start, end = now.start, now.end
+        written = 0
+        for cursor in now.members[now.next : now.next + limit]:
+            sink = cursor.sink
+            if cursor.mark is start and sink.writable:
+                cursor.mark = end
+                batch = now.batch(self.name, sink.dialect)
+                if batch.data:
+                    sink.write(batch.data)
+                    written += 1
+                if batch.close is not None:
+                    sink.close(batch.close)
+        self.delivered += written * len(now.items)
+        now.next += limit
+        if now.next < len(now.members):
+            return True
+        self._round = None
+        return False
+
+    def _mark(self, index: int) -> Mark:
+        if index == self.window.end:
+            id, fingerprint = self.position.id, self.position.fingerprint  # noqa: A001
+        else:
+            id, fingerprint = self.window.before(index)  # noqa: A001
+        return Mark(index, id, fingerprint, self.history)
+
+    # Members
+
+    def locate(self, start: Start, *, fresh: bool) -> Placed | Need:
+        """Find where a member starts, or what is needed to find it.
+
+        `fresh`: the stream was read, and all of it handed out, since the join was asked for.
+        """
+        if start.after is not None:
+            return self._after(start.after, fresh=fresh)
+        if start.everything:
+            return self._everything()
+        return self._last(start.last or 0)
+
+    def _after(self, after: MessageId, *, fresh: bool) -> Placed | Need:
+        window = self.window
+        if after > self.position.id:
+            # Another server may have read further; only a fresh read tells the future.
+            return Need.STORE if fresh else Need.FRESH
+        if after < window.floor:
+            return Need.OLDER if self._may_grow else Need.STORE
+        found = window.find(after)
+        index = window.first_after(after) if found is None else found
+        if index > self.tip.index:
+            return Need.FRESH
+        if found is None:
+            gap = Gap(after, window.earliest(index), self.position.id, after)
+            return Placed(self._at(index), gap=gap)
+        return Placed(self._at(index), resumed=not window.has_gap_from(index))
+
+    def _everything(self) -> Placed | Need:
+        if self.window.reaches_beginning:
+            index = self.window.start
+            while index < self.tip.index and isinstance(
+                self.window.items[index - self.window.start], Gap
+            ):
+                index += 1
+            return Placed(self._at(index)) if index <= self.tip.index else Need.FRESH
+        if self._may_grow:
+            return Need.OLDER
+        return Placed(Mark(BEFORE, ZERO, None, self.history, told=True))
+
+    def _last(self, count: int) -> Placed | Need:
+        if count == 0:
+            return Placed(self.tip)
+        index = self.window.back(count)
+        if index is None:
+            if not self.window.reaches_beginning:
+                return Need.OLDER if self._may_grow else Need.STORE
+            index = self.window.start
+        return Placed(self._at(min(index, self.tip.index)))
+
+    def _at(self, index: int) -> Mark:
+        return self.tip if index == self.tip.index else self._mark(index)
+
+    def add(self, cursor: Cursor, mark: Mark) -> None:
+        """Make a member, at its place."""
+        cursor.mark = mark
+        self.members[cursor] = None
+        self._frozen = None
+
+    def remove(self, cursor: Cursor) -> None:
+        """End a membership; the rest of a round passes it by."""
+        cursor.mark = None
+        self.members.pop(cursor, None)
+        self._frozen = None
+
+    def is_live(self, cursor: Cursor) -> bool:
+        """Whether a member has all that was handed out, or a round is about to reach it."""
+        return cursor.mark is self.tip
+
+    # Catching up
+
+    def catch_up(self, cursor: Cursor) -> Read | None:
+        """Write to a member what it has not seen, until it is live or takes no more.
+
+        Returns what to ask the store where the window does not go back to the member's place.
+        """
+        while cursor.sink.writable and cursor.mark is not None and not self.is_live(cursor):
+            index = self._index(cursor.mark)
+            if index is None:
+                return Read(Kind.EXAMINE, cursor.mark.id, self.count + 1)
+            items, index = self.window.page(index, self.tip.index, PAGE_BYTES)
+            cursor.mark = self._at(index)
+            self._hand(cursor, items)
+        return None
+
+    def caught(self, cursor: Cursor, mark: Mark, reply: Reply) -> None:
+        """Write a page that was read for a member that stood at `mark`.
+
+        It is for nothing if the member takes no more or stands elsewhere by now.
+        """
+        if cursor.mark is not mark or not cursor.sink.writable:
+            return
+        gap, entries = page(mark.id, mark.fingerprint, reply)
+        entries, reaches_tip = self._up_to_tip(entries, reply)
+        if gap is None and mark.history != self.history:
+            # The history that it stood in was rolled back behind it: what it lost, none can tell.
+            earliest = entries[0].id if entries else None
+            gap = Gap(mark.id, earliest, self.position.id, mark.id)
+        elif mark.told:
+            gap = None
+        if entries:
+            last = entries[-1]
+            cursor.mark = Mark(BEFORE, last.id, last.fingerprint, self.history)
+        elif gap is not None:
+            cursor.mark = Mark(BEFORE, gap.resume, None, self.history, told=True)
+        if reaches_tip and (gap is None or gap.resume == mark.id):
+            cursor.mark = self.tip
+        self._hand(cursor, entries if gap is None else [gap, *entries])
+
+    def _up_to_tip(
+        self, entries: Sequence[Message], reply: Reply
+    ) -> tuple[Sequence[Message], bool]:
+        """Cut off what later rounds will bring. Returns whether the page goes up to the tip."""
+        tip = self.tip.id
+        if entries and entries[-1].id > tip:
+            return [entry for entry in entries if entry.id <= tip], True
+        return entries, reply.complete and reply.info is not None and reply.info.last >= tip
+
+    def _index(self, mark: Mark) -> int | None:
+        """Return where a place is in the window, None if it is before it."""
+        if mark.history != self.history:
+            return None
+        if mark.index >= self.window.start:
+            return mark.index
+        return None if mark.told else self.window.find(mark.id)
+
+    def _hand(self, cursor: Cursor, items: Sequence[Item]) -> None:
+        if items:
+            self.delivered += len(items)
+            cursor.take(items)
+
+    # The window
+
+    @property
+    def _may_grow(self) -> bool:
+        return not self.window.reaches_beginning and self.window.size < self.window_limit // 2
+
+    def older(self, floor: MessageId, history: int, entries: Sequence[Message], asked: int) -> None:
+        """Put entries in front of the window: the `asked` newest (2 or more) from `floor` down.
+
+        They come newest first, as XREVRANGE has them. They are for nothing if the window's floor
+        has moved meanwhile.
+        """
+        if self.history != history or self.window.floor != floor:
+            return
+        self._measure(entries)
+        entries = entries[::-1]
+        if len(entries) == asked:
+            self.window.prepend(entries[1:], entries[0].id, whole=True)
+            return
+        kept = len(entries) + sum(isinstance(item, Message) for item in self.window.items)
+        self.window.prepend(entries, ZERO, whole=self.position.added == kept)
+
+    def shrink(self) -> None:
+        """Forget all that was handed out."""
+        self.window.evict(0, self.tip.index)

@@ -1,0 +1,151 @@
+"""The newest items of a room, kept in memory.
+
+The law of this file: the items are everything that the stream held behind `floor`, in order, gaps
+among them. An index counts the items of a room since it was opened and never goes down.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from operator import attrgetter
+
+from streamcast.message import ZERO, Gap, Item, Message, MessageId
+
+ITEM_OVERHEAD = 250
+"""Bytes of memory that an item costs beside its payload."""
+
+BEFORE = -(1 << 62)
+"""An index before every window."""
+
+
+class Window:
+    """A run of items from index `start` up to `end`.
+
+    `floor` is the position before the first item; `whole` says that nothing is missing between
+    the two, so that one who has seen `floor` may go on from here.
+    """
+
+    __slots__ = ("floor", "gaps", "items", "size", "start", "whole")
+
+    def __init__(self, floor: MessageId) -> None:
+        self.items: list[Item] = []
+        self.start = 0
+        self.floor = floor
+        self.whole = True
+        self.size = 0
+        self.gaps = 0
+
+    @property
+    def end(self) -> int:
+        """The index behind the last item."""
+        return self.start + len(self.items)
+
+    def append(self, items: Sequence[Item]) -> None:
+        """Add newer items."""
+        self.items += items
+        self.size += sum(map(_weight, items))
+        self.gaps += sum(isinstance(item, Gap) for item in items)
+
+    def prepend(self, entries: Sequence[Message], floor: MessageId, *, whole: bool) -> None:
+        """Add older entries, in order, and move the floor down to before them."""
+        self.items[:0] = entries
+        self.start -= len(entries)
+        self.size += sum(map(_weight, entries))
+        self.floor, self.whole = floor, whole
+
+    def evict(self, limit: int, keep_from: int) -> None:
+        """Forget the oldest items until `limit` bytes are left, none from index `keep_from` on."""
+        count = 0
+        most = keep_from - self.start
+        while self.size > limit and count < most:
+            self.size -= _weight(self.items[count])
+            self.gaps -= isinstance(self.items[count], Gap)
+            count += 1
+        if count:
+            last = self.items[count - 1]
+            self.floor, self.whole = last.id, isinstance(last, Message)
+            del self.items[:count]
+            self.start += count
+
+    def reset(self, floor: MessageId, *, whole: bool) -> None:
+        """Forget everything; the history is another one."""
+        self.start = self.end
+        self.items = []
+        self.size = self.gaps = 0
+        self.floor, self.whole = floor, whole
+
+    def find(self, id: MessageId) -> int | None:  # noqa: A002
+        """Return the index behind the entry `id`, None if it isn't there to go on from."""
+        if id == self.floor:
+            return self.start if self.whole else None
+        index = bisect_left(self.items, id, key=_id)
+        if index < len(self.items):
+            item = self.items[index]
+            if item.id == id and isinstance(item, Message):
+                return self.start + index + 1
+        return None
+
+    def first_after(self, id: MessageId) -> int:  # noqa: A002
+        """Return the index of the first item that is not behind `id`."""
+        return self.start + bisect_left(self.items, id, key=_id)
+
+    def page(self, start: int, end: int, limit: int) -> tuple[Sequence[Item], int]:
+        """Return items from `start` to at most `end`, up to `limit` bytes, and where they end."""
+        first = start - self.start
+        size, last = 0, first
+        for item in self.items[first : end - self.start]:
+            size += _weight(item)
+            if last > first and size > limit:
+                break
+            last += 1
+        return self.items[first:last], self.start + last
+
+    def before(self, index: int) -> tuple[MessageId, int | None]:
+        """Return ID and fingerprint of the entry that a place at `index` stands behind."""
+        if index == self.start:
+            return self.floor, None
+        item = self.items[index - 1 - self.start]
+        if isinstance(item, Gap):
+            return item.resume, None
+        return item.id, item.fingerprint
+
+    def has_gap_from(self, index: int) -> bool:
+        """Whether a gap is among the items from `index` on."""
+        if not self.gaps:
+            return False
+        return any(isinstance(item, Gap) for item in self.items[index - self.start :])
+
+    def earliest(self, index: int) -> MessageId | None:
+        """Return the ID of the first message from `index` on."""
+        for item in self.items[index - self.start :]:
+            if isinstance(item, Message):
+                return item.id
+        return None
+
+    def fingerprints(self, end: int) -> dict[MessageId, int]:
+        """Return the fingerprints of the messages before index `end`, by their ID."""
+        items = self.items[: max(0, end - self.start)]
+        return {item.id: item.fingerprint for item in items if isinstance(item, Message)}
+
+    def back(self, count: int) -> int | None:
+        """Return the index before the newest `count` messages, None if not so many are here."""
+        for index in range(len(self.items) - 1, -1, -1):
+            if count == 0:
+                return self.start + index + 1
+            if isinstance(self.items[index], Message):
+                count -= 1
+        return self.start if count == 0 else None
+
+    @property
+    def reaches_beginning(self) -> bool:
+        """Whether nothing older can be read."""
+        return self.floor == ZERO
+
+
+_id = attrgetter("id")
+
+
+def _weight(item: Item) -> int:
+    if isinstance(item, Gap) or item.data is None:
+        return ITEM_OVERHEAD
+    size = ITEM_OVERHEAD + len(item.data)
+    return size if item.fields is None else size + item.size

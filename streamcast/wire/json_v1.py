@@ -1,0 +1,229 @@
+"""The dialect `streamcast.v1`: JSON objects with a `type`, several rooms on a connection.
+
+The law of this file: a client may send anything, and gets an answer that is JSON; nothing that it
+sends raises.
+"""
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Callable, Sequence
+from json.encoder import encode_basestring
+from typing import Any, Never
+
+from streamcast.errors import BadRequest, CodedError, RequestError, TooBig
+from streamcast.message import Gap, Item, Message, MessageId, room_name
+from streamcast.wire import frames
+from streamcast.wire.dialect import Batch, Reply
+from streamcast.wire.requests import Invalid, Join, Leave, Ping, Publish, Ref, Request, Start
+
+MAX_META = 1024
+"""How many bytes a message's `meta` has at most."""
+MAX_KEY = 128
+"""How many bytes a publish's `key` has at most."""
+
+
+class JsonV1:
+    """What a client that offers the subprotocol `streamcast.v1` speaks."""
+
+    name = "streamcast.v1"
+
+    def max_frame(self, max_message: int) -> int:
+        """Every byte may be escaped as six; the rest of the object needs room too."""
+        return 6 * max_message + 4096
+
+    def encode(self, room: str, items: Sequence[Item]) -> Batch:
+        """Encode each item as one object in one text frame."""
+        quoted = json.dumps(room, ensure_ascii=False).encode()
+        head = b'{"type":"message","room":' + quoted + b',"id":"'
+        parts: list[bytes] = []
+        for item in items:
+            if isinstance(item, Message) and item.data is not None:
+                body = head + _message(item)
+            else:
+                body = _notice(room, item)
+            parts += (frames.text_header(len(body)), body)
+        return Batch(b"".join(parts))
+
+    def decode(self, data: bytes, max_message: int, room: str | None, *, text: bool) -> Request:
+        """Read a request; what is none comes back as Invalid."""
+        try:
+            # RFC 8259 knows no NaN and no Infinity, and neither do other JSON parsers.
+            request = json.loads(data, parse_constant=_refuse_constant) if text else None
+        except (ValueError, RecursionError):
+            request = None
+        if not isinstance(request, dict) or not isinstance(request.get("type"), str):
+            error = BadRequest("A request is a JSON object with a type, in a text frame.")
+            return Invalid(error, malformed=True)
+        return _request(request, max_message)
+
+    def joined(self, room: str, ref: Ref, head: MessageId, *, resumed: bool) -> Reply:
+        """`joined`."""
+        return _reply(type="joined", room=room, ref=ref, head=str(head), resumed=resumed)
+
+    def left(self, room: str, ref: Ref) -> Reply:
+        """`left`."""
+        return _reply(type="left", room=room, ref=ref)
+
+    def acked(self, room: str, ref: Ref, id: MessageId) -> Reply:  # noqa: A002
+        """`ack`."""
+        return _reply(type="ack", ref=ref, room=room, id=str(id))
+
+    def pong(self, ref: Ref) -> Reply:
+        """`pong`."""
+        return _reply(type="pong", ref=ref)
+
+    def error(self, error: CodedError, room: str | None, ref: Ref) -> Reply:
+        """`error`, with the code that tells whether a retry is safe."""
+        extra = {} if room is None else {"room": room}
+        return _reply(type="error", ref=ref, **extra, code=error.code, message=str(error))
+
+
+def _reply(*, ref: Ref, **members: Any) -> bytes:
+    if ref is not None:
+        members["ref"] = ref
+    return _object(members)
+
+
+def _object(members: dict[str, Any]) -> bytes:
+    return frames.text(json.dumps(members, separators=(",", ":")).encode())
+
+
+def _message(message: Message) -> bytes:
+    """Return a message's object from behind the quote that opens its ID."""
+    assert message.data is not None
+    if message.text:
+        body = f'{message.id}","data":{encode_basestring(message.data.decode())}'.encode()
+    else:
+        encoded = base64.b64encode(message.data).decode()
+        body = f'{message.id}","data":"{encoded}","encoding":"base64"'.encode()
+    if message.meta is not None:
+        body += b',"meta":' + encode_basestring(message.meta).encode()
+    if message.fields is not None:
+        body += b',"fields":' + json.dumps(_fields(message.fields), ensure_ascii=False).encode()
+    return body + b"}"
+
+
+def _fields(fields: Sequence[bytes]) -> dict[str, Any]:
+    """Return a foreign entry's fields; a value that is not UTF-8 as an object with base64."""
+    return {
+        name.decode(errors="backslashreplace"): _field(value)
+        for name, value in zip(fields[::2], fields[1::2], strict=True)
+    }
+
+
+def _field(value: bytes) -> Any:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"encoding": "base64", "data": base64.b64encode(value).decode()}
+
+
+def _notice(room: str, item: Item) -> bytes:
+    """Return the object that tells of what is not sent."""
+    members: dict[str, Any]
+    if isinstance(item, Gap):
+        earliest = None if item.earliest is None else str(item.earliest)
+        members = {"type": "gap", "room": room, "after": str(item.after)}
+        members |= {"earliest": earliest, "latest": str(item.latest)}
+    else:
+        members = {"type": "skipped", "room": room, "id": str(item.id), "size": item.size}
+    return json.dumps(members, separators=(",", ":")).encode()
+
+
+def _refuse_constant(name: str) -> Never:
+    raise ValueError(name)
+
+
+def _request(request: dict[str, Any], max_message: int) -> Request:
+    room, ref = request.get("room"), request.get("ref")
+    try:
+        _check_ref(ref)
+    except BadRequest as error:
+        return Invalid(error, room if isinstance(room, str) else None)
+    try:
+        kind = request["type"]
+        if kind == "ping":
+            return Ping(ref)
+        if kind not in _WITH_ROOM:
+            unknown = BadRequest("The types of requests are join, leave, publish and ping.")
+            return Invalid(unknown, None, ref, malformed=True)
+        if not isinstance(room, str):
+            raise BadRequest("This request needs a room.")
+        return _WITH_ROOM[kind](request, room_name(room), ref, max_message)
+    except RequestError as error:
+        return Invalid(error, room if isinstance(room, str) else None, ref)
+
+
+def _check_ref(ref: object) -> None:
+    number = isinstance(ref, int | float) and not isinstance(ref, bool) and math.isfinite(ref)
+    if not (ref is None or isinstance(ref, str) or number):
+        raise BadRequest("A ref is a string or a number.")
+
+
+def _join(request: dict[str, Any], room: str, ref: Ref, _max_message: int) -> Join:
+    after, last = request.get("after"), request.get("last")
+    if after is None:
+        start = Start(last=None if last is None else count_of_last(last))
+    elif last is not None:
+        raise BadRequest("A join has after or last, not both.")
+    elif not isinstance(after, str):
+        raise BadRequest("after is a message ID, a string.")
+    else:
+        start = Start.parse_after(after)
+    return Join(room, start, ref)
+
+
+def count_of_last(last: object) -> int:
+    """Return `last` if it is a number of messages. Raises BadRequest."""
+    if isinstance(last, bool) or not isinstance(last, int) or last < 0:
+        raise BadRequest("last is a number of messages.")
+    return last
+
+
+def _leave(_request: dict[str, Any], room: str, ref: Ref, _max_message: int) -> Leave:
+    return Leave(room, ref)
+
+
+def _publish(request: dict[str, Any], room: str, ref: Ref, max_message: int) -> Publish:
+    data = request.get("data")
+    if not isinstance(data, str):
+        raise BadRequest("A publish has data, a string.")
+    text = "encoding" not in request
+    if text:
+        payload = _utf8(data, "data")
+    elif request["encoding"] == "base64":
+        try:
+            payload = base64.b64decode(data, validate=True)
+        except (binascii.Error, ValueError):
+            raise BadRequest("data is not base64.") from None
+    else:
+        raise BadRequest("The only encoding is base64.")
+    if len(payload) > max_message:
+        raise TooBig(f"A message has at most {max_message} bytes.")
+    key = _short(request, "key", MAX_KEY)
+    return Publish(room, payload, text, ref, key, _short(request, "meta", MAX_META))
+
+
+def _short(request: dict[str, Any], name: str, limit: int) -> str | None:
+    value = request.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value or len(_utf8(value, name)) > limit:
+        raise BadRequest(f"{name} is a string of 1 to {limit} bytes.")
+    return value
+
+
+def _utf8(value: str, name: str) -> bytes:
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise BadRequest(f"{name} has half of a surrogate pair, which is not text.") from None
+
+
+_WITH_ROOM: dict[str, Callable[[dict[str, Any], str, Ref, int], Request]] = {
+    "join": _join,
+    "leave": _leave,
+    "publish": _publish,
+}
