@@ -1,0 +1,126 @@
+"""Settings: one frozen dataclass a part. The only place where defaults and their help stand.
+
+Sizes are bytes, times are seconds unless a name says otherwise.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar
+
+N = TypeVar("N", int, float)
+
+DEFAULT_HISTORY = 1000
+DEFAULT_RETAIN = 3600.0
+
+
+class Follow(StrEnum):
+    """How a server learns which rooms changed."""
+
+    AUTO = "auto"
+    TRACKING = "tracking"
+
+
+class LogLevel(StrEnum):
+    """The least important events that are logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How events are logged; `auto` is text on a terminal and JSON elsewhere."""
+
+    AUTO = "auto"
+    TEXT = "text"
+    JSON = "json"
+
+
+def _setting(default: Any, help: str, unit: str = "") -> Any:  # noqa: A002 - Typer's word
+    return field(default=default, metadata={"help": help, "unit": unit})
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """The rooms' streams and the store that holds them."""
+
+    redis: str = _setting(
+        "redis://127.0.0.1:6379",
+        "The Redis or Valkey that holds the rooms: redis://, rediss:// or unix://, with user, "
+        "password and database.",
+    )
+    prefix: str = _setting(
+        "streamcast:",
+        "What a stream's key has in front of the room's name. Empty: streams as they are named; "
+        "then --history and --retain are off unless given.",
+    )
+    history: int | None = _setting(
+        None,
+        f"How many messages a room keeps at least; 0 never trims. [default: {DEFAULT_HISTORY}]",
+    )
+    retain: float | None = _setting(
+        None,
+        "How long a room that nobody is in keeps its messages, between half of it and the whole; "
+        "0 forever. [default: 1h]",
+        "duration",
+    )
+    follow: Follow = _setting(Follow.AUTO, "How to learn which rooms changed.")
+    audit: float = 30.0
+    """Each followed room is read again once in this time."""
+    young: float = 10.0
+    """Messages younger than this are never trimmed."""
+    silence: float = 4.0
+    """A connection to the store that owes an answer for so long is given up."""
+
+    @property
+    def kept(self) -> int:
+        """How many messages a room keeps at least; 0: it is never trimmed."""
+        return self._or_default(self.history, DEFAULT_HISTORY)
+
+    @property
+    def retained(self) -> float:
+        """How long an empty room keeps its messages; 0: forever."""
+        return self._or_default(self.retain, DEFAULT_RETAIN)
+
+    def _or_default(self, given: N | None, default: N) -> N:
+        if given is not None:
+            return given
+        return default if self.prefix else type(default)(0)
+
+
+@dataclass(frozen=True, slots=True)
+class RelaySettings:
+    """Messages and the memory for them."""
+
+    max_message: int = _setting(64 * 1024, "The largest message, in payload bytes.", "size")
+    window: int = 256 * 1024
+    """How many bytes of newest messages a room keeps in memory."""
+    windows: int = 64 * 1024 * 1024
+    """How many bytes all rooms together do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """The listening server and its connections."""
+
+    host: str = _setting("127.0.0.1", "The address to listen on.")
+    port: int = _setting(8080, "The port to listen on; 0 picks a free one.")
+    default_room: str = _setting("lobby", "The room that / joins.")
+    max_connections: int = _setting(100_000, "How many clients may be connected.")
+    ping: float = _setting(20.0, "How often a silent client is asked for a sign.", "duration")
+    stall: float = _setting(
+        300.0, "How long a client may take nothing of what waits for it.", "duration"
+    )
+    drain: float = 5.0
+    """How long a stop waits for acknowledgements under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """Logs, which go to stderr."""
+
+    log_level: LogLevel = _setting(LogLevel.INFO, "The least important events that are logged.")
+    log_format: LogFormat = _setting(
+        LogFormat.AUTO, "How: text, or one JSON object a line; auto is text on a terminal."
+    )

@@ -1,0 +1,32 @@
+"""One way to log: a short name of what happened, and fields. Never payloads, never secrets."""
+
+import logging
+from typing import Any
+
+_logger = logging.getLogger("streamcast")
+
+
+def debug(event: str, **fields: Any) -> None:
+    """Log what only one who looks for a fault wants to know."""
+    _log(logging.DEBUG, event, fields)
+
+
+def info(event: str, **fields: Any) -> None:
+    """Log what happens in good order."""
+    _log(logging.INFO, event, fields)
+
+
+def warning(event: str, **fields: Any) -> None:
+    """Log what somebody should look at."""
+    _log(logging.WARNING, event, fields)
+
+
+def error(event: str, **fields: Any) -> None:
+    """Log what went wrong."""
+    _log(logging.ERROR, event, fields)
+
+
+def _log(level: int, event: str, fields: dict[str, Any]) -> None:
+    if _logger.isEnabledFor(level):
+        exc_info = fields.pop("exc_info", None)
+        _logger.log(level, event, extra={"fields": fields}, exc_info=exc_info)

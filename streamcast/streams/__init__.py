@@ -1,0 +1,9 @@
+"""The rooms' streams in a store: reading those that change, and adding to them.
+
+`interface` says what is guaranteed; `redis` keeps it, for a single Redis or Valkey.
+"""
+
+from streamcast.streams.interface import Follower, Publication, Statistics, Streams
+from streamcast.streams.redis import RedisStreams
+
+__all__ = ["Follower", "Publication", "RedisStreams", "Statistics", "Streams"]

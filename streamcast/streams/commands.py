@@ -1,0 +1,81 @@
+"""How a read is said to the store and its answer understood (XRANGE, XINFO STREAM, MULTI)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+
+from streamcast.message import ZERO, Message, MessageId
+from streamcast.proof import Kind, Read, Reply, StreamInfo
+from streamcast.streams.lane import pack
+
+_MULTI = pack("MULTI")
+_EXEC = pack("EXEC")
+
+
+def packed(key: bytes, read: Read) -> tuple[bytes, int]:
+    """Return a read's commands, and how many replies come before the one that answers it."""
+    if read.kind is Kind.RESOLVE:
+        return pack("XINFO", "STREAM", key), 0
+    entries = pack("XRANGE", key, str(read.start), "+", "COUNT", read.count)
+    if read.kind is Kind.RANGE:
+        return entries, 0
+    return _MULTI + pack("XINFO", "STREAM", key) + entries + _EXEC, 3
+
+
+def backwards(key: bytes, end: MessageId, count: int) -> bytes:
+    """Return the command that reads `count` entries from `end` down."""
+    return pack("XREVRANGE", key, str(end), "-", "COUNT", count)
+
+
+def understood(read: Read, raw: Any, max_message: int) -> Reply:
+    """Return what the store answered. Raises hiredis.ReplyError where it refused."""
+    if read.kind is Kind.RESOLVE:
+        info, exists = _info(raw)
+        return Reply((), complete=True, info=info, exists=exists)
+    if isinstance(raw, hiredis.ReplyError):
+        raise raw
+    if read.kind is Kind.RANGE:
+        return Reply(messages(raw, max_message), complete=len(raw) < read.count)
+    info, exists = _info(raw[0])
+    if isinstance(raw[1], hiredis.ReplyError):
+        raise raw[1]
+    entries = messages(raw[1], max_message)
+    return Reply(entries, complete=len(entries) < read.count, info=info, exists=exists)
+
+
+def messages(raw: Sequence[tuple[bytes, list[bytes]]], max_message: int) -> list[Message]:
+    """Return entries as messages."""
+    return [Message(_id(id_), fields, max_message) for id_, fields in raw]
+
+
+def is_wrong_type(error: hiredis.ReplyError) -> bool:
+    """Whether the key holds something that is not a stream."""
+    return str(error).startswith("WRONGTYPE")
+
+
+NO_STREAM = Reply((), complete=True, info=StreamInfo(), exists=False)
+"""What a key without a stream has to say."""
+
+
+def _info(raw: Any) -> tuple[StreamInfo, bool]:
+    if isinstance(raw, hiredis.ReplyError):
+        if str(raw).startswith("ERR no such key"):
+            return StreamInfo(), False
+        raise raw
+    last = _id(raw[b"last-generated-id"])
+    newest = raw[b"last-entry"]
+    kept = newest is not None and _id(newest[0]) == last
+    info = StreamInfo(
+        length=raw[b"length"],
+        last=last,
+        added=raw[b"entries-added"],
+        first=_id(raw[b"recorded-first-entry-id"]) if raw[b"length"] else ZERO,
+        last_fingerprint=hash(tuple(newest[1])) if kept else None,
+    )
+    return info, True
+
+
+def _id(raw: bytes) -> MessageId:
+    ms, _, seq = raw.partition(b"-")
+    return MessageId(int(ms), int(seq))

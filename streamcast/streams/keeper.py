@@ -1,0 +1,84 @@
+"""Trimming and expiry: a room keeps what it promised, and not for ever.
+
+The law of this file: an entry is trimmed only if the room keeps `history` newer ones *and* it is
+older than `young` seconds, so that a burst is never trimmed before other servers could read it. A
+room that somebody is in never expires. Commands here may fail: the next ones make up for it.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from streamcast.config import StreamSettings
+from streamcast.message import MessageId
+from streamcast.streams.lane import Callback, pack
+
+CHECK_EVERY_MS = 1000
+CHECK_EVERY_PUBLISHES = 100
+FORGET_AFTER_MS = 60_000
+
+Send = Callable[[bytes, Callback | None], None]
+
+
+class Keeper:
+    """Looks after streams by their keys; `send` sends a command, replies may never come."""
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        send: Send,
+        clock_ms: Callable[[], float] = lambda: time.monotonic() * 1000,
+    ) -> None:
+        self._history = settings.kept
+        self._young_ms = int(settings.young * 1000)
+        self._retained_ms = int(settings.retained * 1000)
+        self._send = send
+        self._clock_ms = clock_ms
+        self._checked: dict[bytes, tuple[float, int]] = {}
+
+    @property
+    def expires(self) -> bool:
+        """Whether empty rooms expire."""
+        return self._retained_ms > 0
+
+    def expire_new(self, key: bytes) -> bytes:
+        """Return the command that gives a stream its time to live if it has none; or nothing."""
+        return pack("PEXPIRE", key, self._retained_ms, "NX") if self.expires else b""
+
+    def published(self, key: bytes, id: MessageId) -> None:  # noqa: A002
+        """Look after a stream that was added to: once a second or every 100 times."""
+        if not self._history and not self.expires:
+            return
+        now = self._clock_ms()
+        checked, count = self._checked.get(key, (float("-inf"), 0))
+        if now - checked < CHECK_EVERY_MS and count + 1 < CHECK_EVERY_PUBLISHES:
+            self._checked[key] = checked, count + 1
+            return
+        self._checked[key] = now, 0
+        self.renew(key)
+        if self._history:
+            self._send(pack("XLEN", key), lambda length: self._trim(key, length, id))
+
+    def _trim(self, key: bytes, length: Any, newest: MessageId) -> None:
+        """Trim what is neither among the newest nor young; `newest` tells the store's time."""
+        if not isinstance(length, int) or length <= self._history:
+            return
+        oldest = max(0, newest.ms - self._young_ms)
+        # LIMIT 0 would be no limit; here it is at least 1.
+        limit = length - self._history
+        self._send(pack("XTRIM", key, "MINID", "~", str(oldest), "LIMIT", limit), None)
+
+    def renew(self, key: bytes) -> None:
+        """See to it that a stream lives on: its time is set anew when half of it is over."""
+        if self.expires:
+            self._send(pack("PTTL", key), lambda left: self._renew(key, left))
+
+    def _renew(self, key: bytes, left: Any) -> None:
+        # -2: no such key; -1: it never expires.
+        if isinstance(left, int) and (left == -1 or 0 <= left < self._retained_ms // 2):
+            self._send(pack("PEXPIRE", key, self._retained_ms), None)
+
+    def forget_quiet(self) -> None:
+        """Forget streams that were not added to for a while."""
+        before = self._clock_ms() - FORGET_AFTER_MS
+        self._checked = {key: seen for key, seen in self._checked.items() if seen[0] > before}

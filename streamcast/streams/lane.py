@@ -1,0 +1,172 @@
+"""A lane: one connection to one node of the store.
+
+The law of this file: commands of one turn of the event loop go out in one write; replies come in
+order, each to the callback that was given with its command, exactly once: with the reply, with a
+`hiredis.ReplyError`, or with `LaneLost`, which says whether the command may have run.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import hiredis
+
+from streamcast import log
+from streamcast.errors import Unavailable, Unknown
+
+Callback = Callable[[Any], None]
+
+WATCH = 1.0
+"""How often a lane looks whether its node still answers, in seconds."""
+
+_NOT_YET = object()
+_PING: bytes = hiredis.pack_command(("PING",))
+
+
+class LaneLost(Exception):
+    """The connection ended before the reply came; `sent`: the command may have run."""
+
+    def __init__(self, *, sent: bool) -> None:
+        super().__init__("the connection to the store was lost")
+        self.sent = sent
+
+
+def pack(*words: str | float | bytes) -> bytes:
+    """Return a command as it goes over the connection (RESP)."""
+    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]
+    return packed
+
+
+class Lane(asyncio.Protocol):
+    """See above. `silence`: seconds without an owed answer after which it is given up."""
+
+    def __init__(
+        self, silence: float, on_push: Callable[[list[Any]], None], on_lost: Callable[[str], None]
+    ) -> None:
+        self._silence = silence
+        self._on_push = on_push
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
+        self._transport: asyncio.Transport | None = None
+        self._pending: deque[Callback | None] = deque()
+        self._unsent: list[bytes] = []
+        self._unsent_callbacks: list[Callback | None] = []
+        self._heard = self._loop.time()
+        self._watching: asyncio.TimerHandle | None = None
+        self._reason = "the store closed the connection"
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether commands can still be sent."""
+        return self._transport is not None
+
+    # What goes
+
+    def call(self, command: bytes, callback: Callback | None) -> None:
+        """Send a command with the others of this turn."""
+        self.calls(command, (callback,))
+
+    def calls(self, commands: bytes, callbacks: Sequence[Callback | None]) -> None:
+        """Send several commands, packed one behind the other, with a callback for each."""
+        if self._transport is None:
+            for callback in callbacks:
+                _hand(callback, LaneLost(sent=False))
+            return
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(commands)
+        self._unsent_callbacks += callbacks
+
+    async def ask(self, *words: str | int | bytes) -> Any:
+        """Send a command and wait for its reply. Raises hiredis.ReplyError, StoreError."""
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self.call(pack(*words), into(answer))
+        reply = await answer
+        if isinstance(reply, LaneLost):
+            raise (Unknown if reply.sent else Unavailable)(str(reply))
+        if isinstance(reply, hiredis.ReplyError):
+            raise reply
+        return reply
+
+    def _flush(self) -> None:
+        if self._transport is None or not self._unsent:
+            return
+        if not self._pending:
+            self._heard = self._loop.time()
+        self._pending += self._unsent_callbacks
+        data = b"".join(self._unsent)
+        self._unsent_callbacks = []
+        self._unsent = []
+        self._transport.write(data)
+
+    def close(self, reason: str = "closed") -> None:
+        """End the connection at once; callbacks still owed get LaneLost."""
+        self._reason = reason
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What comes
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to watch."""
+        # uvloop's transports are none of asyncio's classes.
+        self._transport = cast("asyncio.Transport", transport)
+        self._watching = self._loop.call_later(WATCH, self._watch)
+
+    def data_received(self, data: bytes) -> None:
+        """Hand replies and pushes on."""
+        self._heard = self._loop.time()
+        self._reader.feed(data)
+        try:
+            while (reply := self._reader.gets()) is not _NOT_YET:
+                if isinstance(reply, hiredis.PushNotification):
+                    self._on_push(reply)
+                else:
+                    _hand(self._pending.popleft(), reply)
+        except (hiredis.ProtocolError, IndexError):
+            self.close("the store does not speak RESP3")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell everybody who waits for a reply."""
+        self._transport = None
+        if self._watching is not None:
+            self._watching.cancel()
+        pending, self._pending = self._pending, deque()
+        unsent, self._unsent_callbacks = self._unsent_callbacks, []
+        self._unsent = []
+        for sent, callbacks in ((True, pending), (False, unsent)):
+            for callback in callbacks:
+                _hand(callback, LaneLost(sent=sent))
+        self.closed.set_result(None)
+        self._on_lost(str(exc) if exc is not None else self._reason)
+
+    def _watch(self) -> None:
+        """Give up a node that owes an answer; ask one that owes none for a sign."""
+        self._watching = self._loop.call_later(WATCH, self._watch)
+        if not self._pending:
+            self.call(_PING, None)
+        elif self._loop.time() - self._heard > self._silence:
+            self.close("the store does not answer")
+
+
+def _hand(callback: Callback | None, reply: Any) -> None:
+    """Hand a reply on. A fault in what is done with one must not end the lane for all."""
+    if callback is None:
+        return
+    try:
+        callback(reply)
+    except Exception as fault:  # noqa: BLE001 - the boundary between one room and all others
+        log.error("fault", where="reply from the store", fault=repr(fault), exc_info=True)
+
+
+def into(answer: asyncio.Future[Any]) -> Callback:
+    """Return a callback that puts a reply into a future, unless its owner was cancelled."""
+
+    def put(reply: Any) -> None:
+        if not answer.done():
+            answer.set_result(reply)
+
+    return put
