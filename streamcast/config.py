@@ -37,8 +37,17 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-def _setting(default: Any, help: str, unit: str = "") -> Any:  # noqa: A002 - Typer's word
-    return field(default=default, metadata={"help": help, "unit": unit})
+def _setting(
+    default: Any,
+    help: str,  # noqa: A002 - Typer's word
+    *,
+    unit: str = "",
+    at_least: float | None = None,
+    shown: str | None = None,
+) -> Any:
+    """A field that is an option too. `shown`: the default as its help says it."""
+    more = {"help": help, "unit": unit, "at_least": at_least, "shown": shown}
+    return field(default=default, metadata=more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +66,16 @@ class StreamSettings:
     )
     history: int | None = _setting(
         None,
-        f"How many messages a room keeps at least; 0 never trims. [default: {DEFAULT_HISTORY}]",
+        "How many messages a room keeps at least; 0 never trims.",
+        at_least=0,
+        shown=str(DEFAULT_HISTORY),
     )
     retain: float | None = _setting(
         None,
         "How long a room that nobody is in keeps its messages, between half of it and the whole; "
-        "0 forever. [default: 1h]",
-        "duration",
+        "0 forever.",
+        unit="duration",
+        shown="1h",
     )
     follow: Follow = _setting(Follow.AUTO, "How to learn which rooms changed.")
     audit: float = 30.0
@@ -93,7 +105,9 @@ class StreamSettings:
 class RelaySettings:
     """Messages and the memory for them."""
 
-    max_message: int = _setting(64 * 1024, "The largest message, in payload bytes.", "size")
+    max_message: int = _setting(
+        64 * 1024, "The largest message, in payload bytes.", unit="size", at_least=1
+    )
     window: int = 256 * 1024
     """How many bytes of newest messages a room keeps in memory."""
     windows: int = 64 * 1024 * 1024
@@ -105,12 +119,17 @@ class ServerSettings:
     """The listening server and its connections."""
 
     host: str = _setting("127.0.0.1", "The address to listen on.")
-    port: int = _setting(8080, "The port to listen on; 0 picks a free one.")
+    port: int = _setting(8080, "The port to listen on; 0 picks a free one.", at_least=0)
     default_room: str = _setting("lobby", "The room that / joins.")
-    max_connections: int = _setting(100_000, "How many clients may be connected.")
-    ping: float = _setting(20.0, "How often a silent client is asked for a sign.", "duration")
+    max_connections: int = _setting(100_000, "How many clients may be connected.", at_least=1)
+    ping: float = _setting(
+        20.0, "How often a silent client is asked for a sign.", unit="duration", at_least=0.1
+    )
     stall: float = _setting(
-        300.0, "How long a client may take nothing of what waits for it.", "duration"
+        300.0,
+        "How long a client may take nothing of what waits for it.",
+        unit="duration",
+        at_least=1,
     )
     drain: float = 5.0
     """How long a stop waits for acknowledgements under way."""

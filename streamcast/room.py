@@ -156,7 +156,12 @@ class Room:
 
     # Fan-out
 
-    def begin_round(self) -> bool:
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to hand out."""
+        return self._round is not None or self.tip.index != self.window.end
+
+    def _begin_round(self) -> bool:
         """Start handing out what was read since the last round. Returns whether there is any."""
         if self._round is not None:
             return True
@@ -171,14 +176,16 @@ class Room:
         self._round = Round(items, start, self.tip, self._frozen)
         return True
 
-    def slice(self, limit: int) -> bool:
-        """Write the round to at most `limit` more members. Returns whether it goes on."""
+    def hand_out(self, limit: int) -> int:
+        """Write what is new to at most `limit` more members. Returns how many were visited."""
+        if not self._begin_round():
+            return 0
         now = self._round
-        if now is None:
-            return False
+        assert now is not None
         start, end = now.start, now.end
+        members = now.members[now.next : now.next + limit]
         written = 0
-        for cursor in now.members[now.next : now.next + limit]:
+        for cursor in members:
             sink = cursor.sink
             if cursor.mark is start and sink.writable:
                 cursor.mark = end
@@ -190,10 +197,9 @@ class Room:
                     sink.close(batch.close)
         self.delivered += written * len(now.items)
         now.next += limit
-        if now.next < len(now.members):
-            return True
-        self._round = None
-        return False
+        if now.next >= len(now.members):
+            self._round = None
+        return len(members)
 
     def _mark(self, index: int) -> Mark:
         if index == self.window.end:
@@ -288,12 +294,12 @@ class Room:
             self._hand(cursor, items)
         return None
 
-    def caught(self, cursor: Cursor, mark: Mark, reply: Reply) -> None:
-        """Write a page that was read for a member that stood at `mark`.
+    def caught(self, cursor: Cursor, mark: Mark, history: int, reply: Reply) -> None:
+        """Write a page that was read, in this `history`, for a member that stood at `mark`.
 
-        It is for nothing if the member takes no more or stands elsewhere by now.
+        It is for nothing if the member takes no more or stands elsewhere by now, or the room.
         """
-        if cursor.mark is not mark or not cursor.sink.writable:
+        if cursor.mark is not mark or history != self.history or not cursor.sink.writable:
             return
         gap, entries = page(mark.id, mark.fingerprint, reply)
         entries, reaches_tip = self._up_to_tip(entries, reply)

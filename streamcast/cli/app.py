@@ -1,10 +1,16 @@
-"""The program `streamcast`: its subcommands and what they share."""
+"""The program `streamcast`: its subcommands, and how their failures are told."""
 
+import sys
 from typing import Annotated
 
 import typer
 
 from streamcast import __version__
+from streamcast.cli.serve import serve
+from streamcast.errors import StartError, StreamcastError
+
+FAILED = 1
+CAN_NOT_START = 3
 
 app = typer.Typer(
     name="streamcast",
@@ -13,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+app.command()(serve)
 
 
 def _version(asked: bool) -> None:
@@ -33,4 +40,8 @@ def _streamcast(
 
 def main() -> None:
     """Run the command line; exits the process."""
-    app()
+    try:
+        app(prog_name="streamcast")
+    except StreamcastError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(CAN_NOT_START if isinstance(error, StartError) else FAILED)

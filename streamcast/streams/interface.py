@@ -103,10 +103,10 @@ class Streams(Protocol):
         """Add to a room's stream."""
 
     async def examine(self, room: str, read: Read) -> Reply:
-        """Read history with XINFO in one step. Raises StoreError, BadRoom."""
+        """Read history with XINFO in one step. Raises StoreError."""
 
     async def before(self, room: str, end: MessageId, count: int) -> Sequence[Message]:
-        """Read up to `count` entries from `end` down, newest first. Raises StoreError, BadRoom."""
+        """Read up to `count` entries from `end` down, newest first. Raises StoreError."""
 
     def statistics(self) -> Statistics:
         """Return what was done so far."""

@@ -187,18 +187,22 @@ class Reader:
     # History
 
     async def examine(self, key: bytes, read: Read) -> Reply:
-        """Read history with XINFO in one step. Raises StoreError, BadRoom."""
+        """Read history with XINFO in one step. Raises StoreError."""
         commands, ignored = packed(key, read)
         raw = await self._history_reply(commands, ignored)
         try:
             return understood(read, raw, self._max_message)
         except hiredis.ReplyError as error:
+            if is_wrong_type(error):
+                return NO_STREAM
             raise _refusal(error) from None
 
     async def before(self, key: bytes, end: MessageId, count: int) -> Sequence[Message]:
-        """Read history from `end` down. Raises StoreError, BadRoom."""
+        """Read history from `end` down. Raises StoreError."""
         raw = await self._history_reply(backwards(key, end, count), 0)
         if isinstance(raw, hiredis.ReplyError):
+            if is_wrong_type(raw):
+                return ()
             raise _refusal(raw)
         return messages(raw, self._max_message)
 

@@ -186,11 +186,11 @@ class RedisStreams:
         self._writer.publish(self._key(publication.room), publication)
 
     async def examine(self, room: str, read: Read) -> Reply:
-        """Read history with XINFO in one step. Raises StoreError, BadRoom."""
+        """Read history with XINFO in one step. Raises StoreError."""
         return await self._reader.examine(self._key(room), read)
 
     async def before(self, room: str, end: MessageId, count: int) -> Sequence[Message]:
-        """Read history from `end` down, newest first. Raises StoreError, BadRoom."""
+        """Read history from `end` down, newest first. Raises StoreError."""
         return await self._reader.before(self._key(room), end, count)
 
     def statistics(self) -> Statistics:

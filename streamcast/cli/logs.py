@@ -1,0 +1,60 @@
+"""Logs on stderr: one line an event, as text or as a JSON object."""
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+from streamcast.config import LogFormat, LogSettings
+
+
+def set_up(settings: LogSettings) -> None:
+    """Log to stderr from now on."""
+    as_text = settings.log_format == LogFormat.TEXT or (
+        settings.log_format == LogFormat.AUTO and sys.stderr.isatty()
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Text() if as_text else _Json())
+    logger = logging.getLogger("streamcast")
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(settings.log_level.upper())
+    # What libraries and asyncio itself have to say is told the same way.
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return getattr(record, "fields", {})
+
+
+class _Json(logging.Formatter):
+    """`{"time":…,"level":…,"event":…}` and the event's fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class _Text(logging.Formatter):
+    """Time, level, event and `name=value` for its fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%H:%M:%S", time.localtime(record.created))
+        named = [f"{name}={_shown(value)}" for name, value in _fields(record).items()]
+        words = [stamp, f"{record.levelname.lower():<7}", record.getMessage(), *named]
+        line = " ".join(words)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return json.dumps(text) if not text or not text.isprintable() or " " in text else text

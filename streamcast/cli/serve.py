@@ -1,0 +1,30 @@
+"""`streamcast serve`."""
+
+import typer
+
+from streamcast.cli.options import settings_command
+from streamcast.config import LogSettings, RelaySettings, ServerSettings, StreamSettings
+
+
+@settings_command(
+    server=ServerSettings, streams=StreamSettings, messages=RelaySettings, logs=LogSettings
+)
+def serve(
+    server: ServerSettings, streams: StreamSettings, messages: RelaySettings, logs: LogSettings
+) -> None:
+    """Serve rooms over WebSocket.
+
+    Example: [bold]streamcast serve --port 8080 --redis redis://127.0.0.1:6379[/bold]
+    """
+    # What only a running server needs is not loaded for --help.
+    import uvloop
+
+    from streamcast.cli.logs import set_up
+    from streamcast.server import serve as run
+
+    set_up(logs)
+    uvloop.run(run(streams, messages, server, _tell))
+
+
+def _tell(url: str) -> None:
+    typer.echo(f"Listening on {url}")

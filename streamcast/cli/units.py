@@ -1,0 +1,48 @@
+"""Sizes and durations as people write them."""
+
+import re
+
+_SIZES = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
+_SIZES |= {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_DURATIONS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
+
+
+def size(text: str) -> int:
+    """Read a size in bytes, such as `64KiB`, `1MB` or `100`. Raises ValueError."""
+    amount, unit = _split(text)
+    for name, factor in _SIZES.items():
+        if unit.lower() == name.lower():
+            return int(amount * factor)
+    raise ValueError(f"{text!r} is not a size; write one like 64KiB, 1MB or 100B.")
+
+
+def duration(text: str) -> float:
+    """Read a duration in seconds, such as `500ms`, `20s`, `5m`, `1h`. Raises ValueError."""
+    amount, unit = _split(text)
+    if unit not in _DURATIONS:
+        raise ValueError(f"{text!r} is not a duration; write one like 500ms, 20s, 5m or 1h.")
+    return amount * _DURATIONS[unit]
+
+
+def show_size(amount: int) -> str:
+    """Write a size as `size` reads it."""
+    for name, factor in reversed(_SIZES.items()):
+        if factor > 1 and amount and amount % factor == 0:
+            return f"{amount // factor}{name}"
+    return f"{amount}B"
+
+
+def show_duration(amount: float) -> str:
+    """Write a duration as `duration` reads it."""
+    for name, factor in (("h", 3600), ("m", 60), ("s", 1)):
+        if amount and amount % factor == 0:
+            return f"{amount // factor:.0f}{name}"
+    return f"{amount * 1000:g}ms"
+
+
+def _split(text: str) -> tuple[float, str]:
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a number with a unit.")
+    return float(match[1]), match[2]

@@ -1,0 +1,71 @@
+"""Handing out what rooms have read, a slice at a time.
+
+The law of this file: rooms take turns, and between two turns the event loop runs, so that a room
+of many thousands does not hold up the others.
+"""
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+from streamcast import log
+from streamcast.room import Room
+
+SLICE = 256
+"""How many members of a room are written to before another room's turn."""
+TURN = 512
+"""How many members of all rooms are, before the event loop runs."""
+
+
+class HandsOut(Protocol):
+    """One who has a room with news; `queued` is the fan-out's own mark."""
+
+    queued: bool
+
+    @property
+    def room(self) -> Room:
+        """The room."""
+
+    def handed_out(self) -> None:
+        """Take in that all that was read has been handed out."""
+
+    def broken(self) -> None:
+        """Take in that handing out failed for a reason that nobody thought of."""
+
+
+class FanOut:
+    """The rooms that have something to hand out, in turn."""
+
+    def __init__(self) -> None:
+        self._queue: deque[HandsOut] = deque()
+        self._scheduled = False
+
+    def add(self, owner: HandsOut) -> None:
+        """Hand out a room's news, soon."""
+        if not owner.queued:
+            owner.queued = True
+            self._queue.append(owner)
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if self._queue and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        left = TURN
+        while self._queue and left > 0:
+            owner = self._queue.popleft()
+            try:
+                left -= 1 + owner.room.hand_out(SLICE)
+            except Exception as fault:  # noqa: BLE001 - the boundary between one room and all others
+                log.error("fault", where="fan-out", fault=repr(fault), exc_info=True)
+                owner.broken()
+                continue
+            if owner.room.has_news:
+                self._queue.append(owner)
+            else:
+                owner.queued = False
+                owner.handed_out()
+        self._schedule()

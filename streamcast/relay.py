@@ -1,0 +1,377 @@
+"""The core: rooms and their followers, joining, catching up, publishing.
+
+The law of this file: it knows no socket and no HTTP, and decides nothing that `room` and `proof`
+can decide; it asks the store what they want to know and hands them the answer. What needs no answer
+from the store is done at once, without a task.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from streamcast.config import RelaySettings
+from streamcast.cursor import Cursor, Mark
+from streamcast.errors import CodedError, StoreError, Unavailable
+from streamcast.fanout import FanOut
+from streamcast.message import ZERO
+from streamcast.proof import Kind, Read, Reply, page
+from streamcast.room import Need, Placed, Room
+from streamcast.streams import Publication, Streams
+from streamcast.window import BEFORE
+from streamcast.wire import Close, Start
+from streamcast.wire.close import Code
+
+JOIN_TIMEOUT = 5.0
+"""Seconds after which a join that waits for the store is refused."""
+RETRY = 0.25
+"""Seconds until a page of history is asked for again."""
+
+_RESOLVE = Read(Kind.RESOLVE, ZERO, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a relay holds now, and has done so far."""
+
+    rooms: int
+    members: int
+    behind: int
+    delivered: int
+    window_bytes: int
+
+
+class OpenRoom:
+    """A room that somebody is in, or joining; it follows the room's stream.
+
+    `room` is there once the stream's position was resolved.
+    """
+
+    def __init__(self, relay: "Relay", name: str) -> None:
+        self._relay = relay
+        self.name = name
+        self._room: Room | None = None
+        self.waiting: list[tuple[Cursor, Start]] = []
+        self.placing = 0
+        self.filling: asyncio.Task[None] | None = None
+        self.weight = 0
+        self.queued = False
+        self._held = False
+        # Those who wait for a read that begins after they asked: not sent, sent, answered.
+        self._asked: list[asyncio.Future[None]] = []
+        self._sent: list[asyncio.Future[None]] = []
+        self._answered: list[asyncio.Future[None]] = []
+
+    @property
+    def room(self) -> Room:
+        """The room. Only to be asked for once it is open."""
+        assert self._room is not None
+        return self._room
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the stream's position is known."""
+        return self._room is not None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is in the room, or on the way into it."""
+        members = self._room.members if self._room is not None else ()
+        return not (self.waiting or self.placing or members)
+
+    # As a follower
+
+    def next_read(self, *, announced: bool) -> Read | None:
+        """Return what to read now; nothing while too much waits to be handed out."""
+        if self._room is None:
+            return _RESOLVE
+        if not self._room.has_room:
+            self._held = True
+            return None
+        self._sent += self._asked
+        self._asked = []
+        return self._room.next_read(announced=announced)
+
+    def received(self, read: Read, reply: Reply) -> bool:
+        """Take in an answer: open the room, or extend it."""
+        if self._room is None:
+            assert reply.info is not None
+            self._room = Room(self.name, reply.info, self._relay.settings.window)
+            self._relay.opened(self)
+            return False
+        more = self._room.received(read, reply)
+        if not more:
+            self._answered += self._sent
+            self._sent = []
+        self._relay.grown(self)
+        return more
+
+    def failed(self, error: CodedError) -> None:
+        """Refuse those who wait."""
+        self._relay.forget(self)
+        for cursor, _ in self.waiting:
+            cursor.sink.refused(cursor, error)
+
+    # As one who hands out
+
+    def handed_out(self) -> None:
+        """Go on reading, if that was held up; tell those who waited."""
+        if self._held:
+            self._held = False
+            self._relay.streams.changed(self.name)
+        answered, self._answered = self._answered, []
+        for waiter in answered:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def broken(self) -> None:
+        """Part with the members; they come back to a room that is opened anew."""
+        for cursor in list(self.room.members):
+            cursor.sink.close(Close(Code.INTERNAL, "internal error"))
+
+    async def wait_fresh(self) -> None:
+        """Wait until the stream was read after this call, and all of it was handed out."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asked.append(waiter)
+        self._relay.streams.changed(self.name)
+        await waiter
+
+
+class Relay:
+    """Broadcasts rooms to their members. None of the calls that are not `async` waits."""
+
+    def __init__(self, streams: Streams, settings: RelaySettings) -> None:
+        self.streams = streams
+        self.settings = settings
+        self._rooms: dict[str, OpenRoom] = {}
+        self._fan_out = FanOut()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._window_bytes = 0
+        self._delivered_before = 0
+
+    async def close(self) -> None:
+        """End what is under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def statistics(self) -> Statistics:
+        """Return what is held now and was done so far."""
+        rooms = [open_room.room for open_room in self._rooms.values() if open_room.is_open]
+        return Statistics(
+            rooms=len(rooms),
+            members=sum(len(room.members) for room in rooms),
+            behind=sum(not room.is_live(member) for room in rooms for member in room.members),
+            delivered=self._delivered_before + sum(room.delivered for room in rooms),
+            window_bytes=self._window_bytes,
+        )
+
+    @property
+    def delivered(self) -> int:
+        """How many messages were written to members so far."""
+        return self.statistics().delivered
+
+    # Publishing
+
+    def publish(self, publication: Publication) -> None:
+        """Add a message to its room's stream; `publication.done` is called once."""
+        self.streams.publish(publication)
+
+    # Joining and leaving
+
+    def join(self, cursor: Cursor, start: Start) -> None:
+        """Make a member; its sink is told `joined` or `refused`, perhaps before this returns."""
+        open_room = self._rooms.get(cursor.room)
+        if open_room is None:
+            open_room = self._rooms[cursor.room] = OpenRoom(self, cursor.room)
+            open_room.waiting.append((cursor, start))
+            self.streams.follow(cursor.room, open_room)
+        elif open_room.is_open:
+            self._place(open_room, cursor, start)
+        else:
+            open_room.waiting.append((cursor, start))
+
+    def leave(self, cursor: Cursor) -> None:
+        """End a membership, or a join under way."""
+        cursor.gone = True
+        open_room = self._rooms.get(cursor.room)
+        if open_room is None:
+            return
+        if open_room.is_open:
+            open_room.room.remove(cursor)
+        else:
+            open_room.waiting = [entry for entry in open_room.waiting if entry[0] is not cursor]
+        self._close_if_empty(open_room)
+
+    def opened(self, open_room: OpenRoom) -> None:
+        """Place those who waited for a room to open."""
+        waiting, open_room.waiting = open_room.waiting, []
+        for cursor, start in waiting:
+            if not cursor.gone:
+                self._place(open_room, cursor, start)
+
+    def _place(self, open_room: OpenRoom, cursor: Cursor, start: Start) -> None:
+        place = open_room.room.locate(start, fresh=False)
+        if isinstance(place, Placed):
+            self._admit(open_room, cursor, place)
+        else:
+            open_room.placing += 1
+            self._spawn(self._place_later(open_room, cursor, start, place))
+
+    def _admit(self, open_room: OpenRoom, cursor: Cursor, place: Placed) -> None:
+        open_room.room.add(cursor, place.mark)
+        cursor.sink.joined(cursor, place.mark.id, resumed=place.resumed)
+        if place.gap is not None:
+            cursor.take([place.gap])
+        self.resume(cursor)
+
+    async def _place_later(
+        self, open_room: OpenRoom, cursor: Cursor, start: Start, need: Need
+    ) -> None:
+        """Ask the store what is needed to place a member, and place it."""
+        try:
+            async with asyncio.timeout(JOIN_TIMEOUT):
+                place = await self._find(open_room, cursor, start, need)
+            if place is not None and not cursor.gone:
+                self._admit(open_room, cursor, place)
+        except TimeoutError:
+            self._refuse(cursor, Unavailable("The store does not answer."))
+        except CodedError as error:
+            self._refuse(cursor, error)
+        finally:
+            open_room.placing -= 1
+            self._close_if_empty(open_room)
+
+    def _refuse(self, cursor: Cursor, error: CodedError) -> None:
+        if not cursor.gone:
+            cursor.sink.refused(cursor, error)
+
+    async def _find(
+        self, open_room: OpenRoom, cursor: Cursor, start: Start, need: Need
+    ) -> Placed | None:
+        fresh = False
+        while not cursor.gone:
+            if need is Need.STORE:
+                return await self._find_in_store(open_room, start)
+            if need is Need.FRESH:
+                await open_room.wait_fresh()
+                fresh = True
+            else:
+                await self._fill(open_room)
+            place = open_room.room.locate(start, fresh=fresh)
+            if isinstance(place, Placed):
+                return place
+            need = place
+        return None
+
+    async def _find_in_store(self, open_room: OpenRoom, start: Start) -> Placed:
+        """Find a place that lies before what the window can hold."""
+        room = open_room.room
+        if start.after is None:
+            return Placed(await self._before_last(open_room, start.last or 0))
+        mark = Mark(BEFORE, start.after, None, room.history)
+        reply = await self.streams.examine(room.name, Read(Kind.EXAMINE, mark.id, 2))
+        gap, _ = page(mark.id, None, reply)
+        # The first page that is read from there tells the gap.
+        return Placed(mark, resumed=gap is None)
+
+    async def _before_last(self, open_room: OpenRoom, last: int) -> Mark:
+        """Walk back to the entry before the newest `last` ones."""
+        room = open_room.room
+        end, history = room.tip.id, room.history
+        left = last
+        while True:
+            count = min(left, room.count) + 1
+            entries = await self.streams.before(room.name, end, count)
+            if left < len(entries):
+                return Mark(BEFORE, entries[left].id, entries[left].fingerprint, history)
+            if len(entries) < count:
+                return Mark(BEFORE, ZERO, None, history, told=True)
+            left -= len(entries) - 1
+            end = entries[-1].id
+
+    async def _fill(self, open_room: OpenRoom) -> None:
+        """Read older entries into the window: once, however many wait for them."""
+        if open_room.filling is None:
+            open_room.filling = self._spawn(self._read_older(open_room))
+        await asyncio.shield(open_room.filling)
+
+    async def _read_older(self, open_room: OpenRoom) -> None:
+        room = open_room.room
+        floor, history, count = room.window.floor, room.history, room.count + 1
+        try:
+            entries = await self.streams.before(room.name, floor, count)
+            room.older(floor, history, entries, count)
+            self._weigh(open_room)
+        finally:
+            open_room.filling = None
+
+    def _close_if_empty(self, open_room: OpenRoom) -> None:
+        if open_room.is_empty and self._rooms.get(open_room.name) is open_room:
+            self.forget(open_room)
+            self.streams.unfollow(open_room.name)
+
+    def forget(self, open_room: OpenRoom) -> None:
+        """Part with a room that nobody is in."""
+        if self._rooms.get(open_room.name) is open_room:
+            del self._rooms[open_room.name]
+            self._window_bytes -= open_room.weight
+            if open_room.is_open:
+                self._delivered_before += open_room.room.delivered
+
+    # Reading and handing out
+
+    def grown(self, open_room: OpenRoom) -> None:
+        """Hand out what a room has read."""
+        self._weigh(open_room)
+        self._fan_out.add(open_room)
+
+    def _weigh(self, open_room: OpenRoom) -> None:
+        size = open_room.room.window.size
+        self._window_bytes += size - open_room.weight
+        open_room.weight = size
+        if self._window_bytes > self.settings.windows:
+            self._shrink_windows()
+
+    def _shrink_windows(self) -> None:
+        """Forget what rooms keep, the longest open first, until an eighth is free."""
+        for open_room in list(self._rooms.values()):
+            if self._window_bytes <= self.settings.windows * 7 // 8:
+                break
+            if open_room.is_open:
+                open_room.room.shrink()
+                self._window_bytes += open_room.room.window.size - open_room.weight
+                open_room.weight = open_room.room.window.size
+
+    # Catching up
+
+    def resume(self, cursor: Cursor) -> None:
+        """Bring a member up to what its room has handed out; its sink takes more again."""
+        if cursor.catching_up or cursor.mark is None:
+            return
+        open_room = self._rooms[cursor.room]
+        read = open_room.room.catch_up(cursor)
+        if read is not None:
+            cursor.catching_up = True
+            self._spawn(self._catch_up(open_room.room, cursor, read))
+
+    async def _catch_up(self, room: Room, cursor: Cursor, read: Read | None) -> None:
+        """Read for one member what the window has no longer, page by page."""
+        try:
+            while read is not None and cursor.mark is not None:
+                mark, history = cursor.mark, room.history
+                try:
+                    reply = await self.streams.examine(room.name, read)
+                except StoreError:
+                    await asyncio.sleep(RETRY)
+                else:
+                    room.caught(cursor, mark, history, reply)
+                read = room.catch_up(cursor)
+        finally:
+            cursor.catching_up = False
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

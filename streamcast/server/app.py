@@ -1,0 +1,160 @@
+"""Starting and stopping the server."""
+
+import asyncio
+import errno
+import os
+import resource
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from streamcast import log
+from streamcast.config import RelaySettings, ServerSettings, StreamSettings
+from streamcast.errors import BadRoom, StartError
+from streamcast.message import room_name
+from streamcast.relay import Relay
+from streamcast.server.context import Context
+from streamcast.server.head import Head
+from streamcast.server.keepalive import sweep_forever, sweep_heads_forever
+from streamcast.streams import RedisStreams
+from streamcast.wire import Close
+from streamcast.wire.close import Code
+
+BACKLOG = 2048
+SUMMARY_EVERY = 10.0
+CLOSE_TIMEOUT = 2.0
+"""Seconds that clients have to answer the close at a stop."""
+
+
+async def serve(
+    streams: StreamSettings,
+    messages: RelaySettings,
+    server: ServerSettings,
+    listening: Callable[[str], None],
+) -> None:
+    """Serve until SIGTERM or SIGINT; `listening` is called with the URL. Raises StartError."""
+    _check(server)
+    _raise_file_limit()
+    store = RedisStreams(streams, messages.max_message)
+    await store.start()
+    relay = Relay(store, messages)
+    context = Context(relay, server, messages)
+    try:
+        sockets = await _listen(context)
+        stop = _stop_on_signals()
+        url = _url(sockets)
+        listening(url)
+        log.info("listening", url=url, store=streams.redis.rpartition("@")[2])
+        await _run(context, stop)
+        await _drain(context, store, sockets)
+    finally:
+        await relay.close()
+        await store.close()
+
+
+async def _run(context: Context, stop: asyncio.Event) -> None:
+    work: list[Coroutine[Any, Any, None]] = [
+        sweep_forever(context),
+        sweep_heads_forever(context),
+        _summarize_forever(context),
+    ]
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        await stop.wait()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _drain(context: Context, store: RedisStreams, sockets: asyncio.Server) -> None:
+    """Stop accepting and reading, finish acknowledgements, send the clients elsewhere."""
+    log.info("stopping", connections=len(context.connections))
+    context.stopping = True
+    sockets.close()
+    for head in list(context.heads):
+        head.give_up()
+    for connection in list(context.connections):
+        connection.stop_reading()
+    await _wait_until(lambda: store.statistics().publishing == 0, context.server.drain)
+    for connection in list(context.connections):
+        connection.close(Close(Code.RESTART, "restarting"))
+    await _wait_until(lambda: not context.connections, CLOSE_TIMEOUT)
+    for connection in list(context.connections):
+        connection.abort()
+    log.info("stopped")
+
+
+async def _wait_until(condition: Callable[[], bool], at_most: float) -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + at_most
+    while not condition() and loop.time() < end:
+        await asyncio.sleep(0.02)
+
+
+def _check(server: ServerSettings) -> None:
+    try:
+        room_name(server.default_room)
+    except BadRoom as error:
+        raise StartError(f"--default-room: {error}") from error
+
+
+async def _listen(context: Context) -> asyncio.Server:
+    settings = context.server
+    where = f"{settings.host}:{settings.port}"
+    try:
+        return await asyncio.get_running_loop().create_server(
+            lambda: Head(context), settings.host, settings.port, backlog=BACKLOG
+        )
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(f"{where} is taken; choose another --port, or 0 for any.") from error
+        raise StartError(f"Can't listen on {where}: {error.strerror or error}.") from error
+    except OverflowError as error:
+        raise StartError(f"Can't listen on {where}: ports are below 65536.") from error
+
+
+def _url(sockets: asyncio.Server) -> str:
+    host, port = sockets.sockets[0].getsockname()[:2]
+    return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Return what the first SIGTERM or SIGINT sets; a second ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def asked(number: int) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked, number)
+    return stop
+
+
+def _raise_file_limit() -> None:
+    """Take as many open files as we may: each client is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _summarize_forever(context: Context) -> None:
+    """Tell every 10 s what happened, where something did."""
+    before = None
+    while True:
+        now = {
+            "opened": context.opened,
+            "closed": context.closed,
+            "refused": context.refused,
+            "published": context.published,
+            "delivered": context.relay.delivered,
+        }
+        if before is not None and now != before:
+            happened = {name: now[name] - before[name] for name in now}
+            rooms = context.relay.statistics().rooms
+            log.info("summary", connections=len(context.connections), rooms=rooms, **happened)
+        before = now
+        await asyncio.sleep(SUMMARY_EVERY)

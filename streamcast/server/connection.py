@@ -1,0 +1,345 @@
+"""A WebSocket connection: frames in, requests out; bytes of rooms and replies to the socket.
+
+The law of this file: whatever a client sends ends at most its own connection. While its socket
+takes nothing more, nothing more is read from it either, and its rooms leave it where it is.
+"""
+
+import asyncio
+import socket
+from typing import cast
+
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+
+from streamcast import log
+from streamcast.cursor import Cursor
+from streamcast.errors import CodedError, TooManyRooms
+from streamcast.message import MessageId, is_utf8, own_fields
+from streamcast.server import handshake
+from streamcast.server.context import Context
+from streamcast.server.target import Target
+from streamcast.streams import Publication
+from streamcast.streams.interface import Outcome
+from streamcast.wire import (
+    Close,
+    Dialect,
+    Invalid,
+    Join,
+    Leave,
+    Ping,
+    Publish,
+    Reply,
+    Request,
+    frames,
+)
+from streamcast.wire.close import Code
+
+_NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+
+MAX_ROOMS = 1000
+"""How many rooms a connection may be in."""
+MAX_MALFORMED = 10
+"""The frame in a row that is no request and ends the connection."""
+MAX_PUBLISHING = 256 * 1024
+"""How many bytes of a client are on the way to the store before no more is read from it."""
+HIGH_WATER = 64 * 1024
+"""How many bytes wait for the socket before its member is left behind."""
+MAX_REASON = 123
+"""How many bytes the reason of a close has at most (RFC 6455 section 5.5)."""
+
+
+class Connection(asyncio.Protocol):
+    """One client."""
+
+    __slots__ = (
+        "_closing",
+        "_context",
+        "_cursors",
+        "_fragments",
+        "_malformed",
+        "_publishing",
+        "_reading",
+        "_room",
+        "_stopped",
+        "_text",
+        "_transport",
+        "_websocket",
+        "answered",
+        "asked",
+        "dialect",
+        "left",
+        "stalled",
+        "talked",
+        "writable",
+    )
+
+    def __init__(self, context: Context, transport: asyncio.Transport, dialect: Dialect) -> None:
+        self._context = context
+        self._transport = transport
+        self.dialect = dialect
+        self._websocket = handshake.open_protocol(dialect.max_frame(context.messages.max_message))
+        self._cursors: dict[str, Cursor] = {}
+        self._room: str | None = None
+        self._fragments: bytearray | None = None
+        self._text = False
+        self._malformed = 0
+        self._publishing = 0
+        self._closing: Close | None = None
+        self._reading = True
+        self._stopped = False
+        self.writable = True
+        # What keepalive wants to know: see there.
+        self.talked = True
+        self.asked = False
+        self.answered = False
+        self.left = 0
+        self.stalled = 0.0
+
+    # Opening and closing
+
+    def open(self, target: Target) -> None:
+        """Begin, behind the handshake: join the room of the URL, or say why not."""
+        context = self._context
+        self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        _limit_kernel_buffer(self._transport)
+        context.connections[self] = None
+        context.opened += 1
+        log.debug("connection opened", dialect=self.dialect.name or "plain", room=target.room)
+        self._room = target.room
+        if context.stopping:
+            self.close(Close(Code.RESTART, "restarting"))
+        elif len(context.connections) > context.server.max_connections:
+            context.refused += 1
+            self.close(Close(Code.TRY_LATER, "this server is full"))
+        elif target.error is not None:
+            self._reply(self.dialect.error(target.error, target.room, None))
+            self.close(Close(Code.BAD_ROOM, str(target.error)))
+        elif target.room is not None:
+            self._join(Join(target.room, target.start))
+        elif not self.dialect.name:
+            self.close(Close(Code.BAD_ROOM, "without a subprotocol, join /rooms/NAME"))
+
+    def close(self, how: Close) -> None:
+        """Leave all rooms and close; nothing more is written but the close itself."""
+        if self._closing is not None:
+            return
+        self._closing = how
+        self._leave_all()
+        if self._websocket.state is OPEN:
+            reason = how.reason.encode()[:MAX_REASON].decode(errors="ignore")
+            self._websocket.send_close(how.code, reason)
+            self._write_out()
+        # The peer's close is still to come.
+        self._update_reading()
+
+    def abort(self) -> None:
+        """Cut a connection whose peer is gone, or does not close."""
+        self._transport.abort()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether the close was sent."""
+        return self._closing is not None
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes wait for the socket."""
+        return self._transport.get_write_buffer_size()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave all rooms."""
+        self._closing = self._closing or Close(Code.GOING_AWAY, "connection lost")
+        self._leave_all()
+        self.writable = False
+        self._context.connections.pop(self, None)
+        self._context.closed += 1
+        received = self._websocket.close_rcvd
+        sent = self._websocket.close_sent
+        log.debug(
+            "connection closed",
+            received=None if received is None else received.code,
+            sent=None if sent is None else sent.code,
+            reason=None if sent is None else sent.reason,
+        )
+
+    def _leave_all(self) -> None:
+        cursors, self._cursors = self._cursors, {}
+        for cursor in cursors.values():
+            self._context.relay.leave(cursor)
+
+    # What comes
+
+    def data_received(self, data: bytes) -> None:
+        """Take in frames."""
+        websocket = self._websocket
+        websocket.receive_data(data)
+        events = websocket.events_received()
+        self.talked |= len(events) != 1 or cast("Frame", events[0]).opcode is not Opcode.PONG
+        for event in events:
+            self._frame(cast("Frame", event))
+        self._write_out()
+
+    def eof_received(self) -> None:
+        """Close: a client that sends no more is gone."""
+        self._websocket.receive_eof()
+        self._write_out()
+
+    def _frame(self, frame: Frame) -> None:
+        opcode = frame.opcode
+        if opcode is Opcode.PONG:
+            self.answered = True
+        elif opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            if frame.fin:
+                self._message(bytes(frame.data), text=opcode is Opcode.TEXT)
+            else:
+                self._fragments = bytearray(frame.data)
+                self._text = opcode is Opcode.TEXT
+        elif opcode is Opcode.CONT and self._fragments is not None:
+            self._fragments += frame.data
+            if frame.fin:
+                message, self._fragments = bytes(self._fragments), None
+                self._message(message, text=self._text)
+
+    def _message(self, data: bytes, *, text: bool) -> None:
+        if self._closing is not None:
+            return
+        if text and not is_utf8(data):
+            self.close(Close(Code.BAD_DATA, "text that is not UTF-8"))
+            return
+        limit = self._context.messages.max_message
+        self._handle(self.dialect.decode(data, limit, self._room, text=text))
+
+    def _handle(self, request: Request) -> None:
+        self._malformed = self._malformed + 1 if _is_malformed(request) else 0
+        match request:
+            case Publish():
+                self._publish(request)
+            case Join():
+                self._join(request)
+            case Leave():
+                self._leave(request.room)
+                self._reply(self.dialect.left(request.room, request.ref))
+            case Ping():
+                self._reply(self.dialect.pong(request.ref))
+            case Invalid():
+                self._reply(self.dialect.error(request.error, request.room, request.ref))
+                if self._malformed >= MAX_MALFORMED:
+                    self.close(Close(Code.POLICY, f"{MAX_MALFORMED} frames that are no requests"))
+
+    # Rooms
+
+    def _join(self, join: Join) -> None:
+        self._leave(join.room)
+        if len(self._cursors) >= MAX_ROOMS:
+            error = TooManyRooms(f"A connection is in at most {MAX_ROOMS} rooms.")
+            self._reply(self.dialect.error(error, join.room, join.ref))
+            return
+        cursor = self._cursors[join.room] = Cursor(self, join.room, join.ref)
+        self._context.relay.join(cursor, join.start)
+
+    def _leave(self, room: str) -> None:
+        cursor = self._cursors.pop(room, None)
+        if cursor is not None:
+            self._context.relay.leave(cursor)
+
+    def joined(self, cursor: Cursor, head: MessageId, *, resumed: bool) -> None:
+        """Tell that a join is done."""
+        self._reply(self.dialect.joined(cursor.room, cursor.ref, head, resumed=resumed))
+
+    def refused(self, cursor: Cursor, error: CodedError) -> None:
+        """Tell that a join failed."""
+        if self._cursors.get(cursor.room) is cursor:
+            del self._cursors[cursor.room]
+        self._reply(self.dialect.error(error, cursor.room, cursor.ref))
+
+    # Publishing
+
+    def _publish(self, publish: Publish) -> None:
+        fields = own_fields(publish.data, text=publish.text, meta=publish.meta)
+        publication = Publication(
+            publish.room, fields, self, self._published, key=publish.key, ref=publish.ref
+        )
+        self._publishing += publication.size
+        if self._publishing > MAX_PUBLISHING:
+            self._update_reading()
+        self._context.relay.publish(publication)
+
+    def _published(self, publication: Publication, outcome: Outcome) -> None:
+        self._publishing -= publication.size
+        if not self._reading:
+            self._update_reading()
+        room, ref = publication.room, publication.ref
+        if isinstance(outcome, MessageId):
+            self._context.published += 1
+            self._reply(self.dialect.acked(room, ref, outcome))
+        else:
+            self._reply(self.dialect.error(outcome, room, ref))
+
+    # What goes
+
+    def write(self, data: bytes) -> None:
+        """Write frames."""
+        if self._closing is None:
+            self._transport.write(data)
+
+    def ping(self) -> None:
+        """Ask the peer for a sign."""
+        self.write(frames.PING)
+
+    def _reply(self, reply: Reply) -> None:
+        if isinstance(reply, Close):
+            self.close(reply)
+        elif reply:
+            self.write(reply)
+
+    def _write_out(self) -> None:
+        """Write what the WebSocket protocol itself has to say: pongs and closes."""
+        for data in self._websocket.data_to_send():
+            if data:
+                self._transport.write(data)
+            else:
+                # Its way to say that the connection ends here.
+                self._closing = self._closing or Close(Code.GOING_AWAY, "closed by the peer")
+                self._leave_all()
+                self._transport.close()
+
+    def pause_writing(self) -> None:
+        """Leave the members of this connection where they are."""
+        self.writable = False
+        self._update_reading()
+
+    def resume_writing(self) -> None:
+        """Catch up."""
+        self.writable = True
+        self._update_reading()
+        for cursor in list(self._cursors.values()):
+            if not self.writable:
+                return
+            self._context.relay.resume(cursor)
+
+    def stop_reading(self) -> None:
+        """Read no more from this client."""
+        self._stopped = True
+        self._update_reading()
+
+    def _update_reading(self) -> None:
+        """Read only from one who takes answers and whose publishes the store keeps up with."""
+        able = self.writable and not self._stopped and self._publishing <= MAX_PUBLISHING
+        wanted = able or self._closing is not None
+        if wanted != self._reading and not self._transport.is_closing():
+            self._reading = wanted
+            if wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+
+def _is_malformed(request: Request) -> bool:
+    return isinstance(request, Invalid) and request.malformed
+
+
+def _limit_kernel_buffer(transport: asyncio.Transport) -> None:
+    """Have the kernel take little more than the network does, so that a stall shows."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and _NOTSENT_LOWAT is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, HIGH_WATER)

@@ -1,0 +1,123 @@
+"""The head of a request: read first, then handed to whoever handles it.
+
+The law of this file: no bytes of a connection go to a WebSocket parser before its head is whole,
+and what comes behind the head goes to the connection only after it was accepted.
+"""
+
+import asyncio
+import re
+from http import HTTPStatus
+from typing import cast
+
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+
+from streamcast.server import handshake, target
+from streamcast.server.connection import Connection
+from streamcast.server.context import Context
+
+MAX_HEAD = 16 * 1024
+"""How many bytes a head has at most."""
+
+_END = b"\r\n\r\n"
+_UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket", re.IGNORECASE)
+
+
+class Head(asyncio.Protocol):
+    """A connection whose request has not come yet."""
+
+    __slots__ = ("_buffer", "_context", "_transport", "waited")
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport
+        self.waited = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the head."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._context.heads[self] = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self._context.heads.pop(self, None)
+
+    def data_received(self, data: bytes) -> None:
+        """Gather the head; hand it over once it is whole."""
+        self._buffer += data
+        end = self._buffer.find(_END, max(0, len(self._buffer) - len(data) - len(_END)))
+        if end >= 0 and end <= MAX_HEAD:
+            head = bytes(self._buffer[: end + len(_END)])
+            rest = bytes(self._buffer[end + len(_END) :])
+            self._buffer.clear()
+            self._handle(head, rest)
+        elif len(self._buffer) > MAX_HEAD:
+            self._answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The head is too large.")
+
+    def give_up(self) -> None:
+        """Close a connection whose head does not come."""
+        self._answer(HTTPStatus.REQUEST_TIMEOUT, "No request came.")
+
+    def _handle(self, head: bytes, rest: bytes) -> None:
+        if _UPGRADE.search(head) is None:
+            self._handle_plain_http(head)
+            return
+        protocol = handshake.server_protocol()
+        protocol.receive_data(head)
+        events = protocol.events_received()
+        if protocol.parser_exc is not None or not events or not isinstance(events[0], Request):
+            self._finish(protocol)
+            return
+        self._upgrade(protocol, events[0], rest)
+
+    def _upgrade(self, protocol: ServerProtocol, request: Request, rest: bytes) -> None:
+        asked = target.parse(request.path, self._context.server.default_room)
+        if asked is None:
+            message = "There is nothing here; rooms are at /rooms/NAME.\n"
+            protocol.send_response(protocol.reject(HTTPStatus.NOT_FOUND, message))
+            self._finish(protocol)
+            return
+        response = handshake.accept(protocol, request)
+        protocol.send_response(response)
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._finish(protocol)
+            return
+        self._switch(protocol, response)
+        connection = Connection(self._context, self._transport, handshake.dialect(protocol))
+        self._transport.set_protocol(connection)
+        connection.open(asked)
+        if rest:
+            connection.data_received(rest)
+
+    def _switch(self, protocol: ServerProtocol, response: Response) -> None:
+        self._context.heads.pop(self, None)
+        self._transport.write(b"".join(protocol.data_to_send()))
+
+    def _handle_plain_http(self, head: bytes) -> None:
+        words = head.split(b"\r\n", 1)[0].split(b" ")
+        if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
+            self._answer(HTTPStatus.BAD_REQUEST, "That is not HTTP/1.1.")
+            return
+        asked = target.parse(words[1].decode("latin-1"), self._context.server.default_room)
+        if asked is None:
+            self._answer(HTTPStatus.NOT_FOUND, "There is nothing here; rooms are at /rooms/NAME.")
+        else:
+            self._answer(HTTPStatus.UPGRADE_REQUIRED, "Rooms speak WebSocket.")
+
+    def _answer(self, status: HTTPStatus, message: str) -> None:
+        """Answer without WebSocket, and close."""
+        body = message.encode() + b"\n"
+        upgrade = "Upgrade: websocket\r\n" if status is HTTPStatus.UPGRADE_REQUIRED else ""
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+            f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
+            f"{upgrade}Connection: close\r\n\r\n"
+        )
+        self._transport.write(head.encode() + body)
+        self._transport.close()
+
+    def _finish(self, protocol: ServerProtocol) -> None:
+        """Write what the handshake says to a request that it refuses, and close."""
+        self._transport.write(b"".join(protocol.data_to_send()))
+        self._transport.close()

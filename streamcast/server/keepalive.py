@@ -1,0 +1,78 @@
+"""Telling connections that are alive from those that are not.
+
+The law of this file: one sweep for all, no timer per connection. Each connection is visited once in
+`ping` seconds. One whose socket takes what is written must answer the ping of the visit before; one
+whose socket does not, can't, and is judged by bytes that the kernel still takes.
+"""
+
+import asyncio
+from math import ceil
+
+from streamcast import log
+from streamcast.server.connection import Connection
+from streamcast.server.context import Context
+from streamcast.server.head import Head
+
+STEPS = 20
+"""In how many steps a sweep goes through all connections."""
+HEAD_TIMEOUT = 10.0
+"""Seconds within which a request's head has to come, at least, and within which a close does."""
+
+
+async def sweep_forever(context: Context) -> None:
+    """Visit connections until cancelled."""
+    pause = context.server.ping / STEPS
+    while True:
+        connections = list(context.connections)
+        share = ceil(len(connections) / STEPS)
+        for step in range(STEPS):
+            await asyncio.sleep(pause)
+            for connection in connections[step * share : (step + 1) * share]:
+                visit(connection, context.server.ping, context.server.stall)
+
+
+async def sweep_heads_forever(context: Context) -> None:
+    """Give up connections whose request does not come, and closes that are not answered."""
+    closing: set[Connection] = set()
+    while True:
+        await asyncio.sleep(HEAD_TIMEOUT)
+        for head in list(context.heads):
+            _visit_head(head)
+        now_closing = {connection for connection in context.connections if connection.is_closing}
+        for connection in closing & now_closing:
+            connection.abort()
+        closing = now_closing - closing
+
+
+def _visit_head(head: Head) -> None:
+    if head.waited:
+        head.give_up()
+    head.waited = True
+
+
+def visit(connection: Connection, ping: float, stall: float) -> None:
+    """Look after one connection; `ping` seconds have passed since the last visit."""
+    if connection.is_closing:
+        return
+    if not connection.writable:
+        _visit_paused(connection, ping, stall)
+        return
+    connection.stalled = 0.0
+    if connection.talked or not connection.asked or connection.answered:
+        connection.asked = not connection.talked
+        connection.talked = connection.answered = False
+        if connection.asked:
+            connection.ping()
+    else:
+        log.debug("connection given up", reason="no answer to a ping")
+        connection.abort()
+
+
+def _visit_paused(connection: Connection, ping: float, stall: float) -> None:
+    left = connection.waiting_bytes
+    connection.stalled = connection.stalled + ping if left == connection.left else 0.0
+    connection.left = left
+    connection.asked = False
+    if connection.stalled >= stall:
+        log.debug("connection given up", reason="it takes nothing of what waits for it")
+        connection.abort()
