@@ -19,10 +19,11 @@ class Mark:
 
     `index` counts the items since the room was opened; -1 is a place before the window.
     `id` and `fingerprint` are those of the entry before the place. `history` counts the resets
-    that the room had seen. `told`: what lies before the next message is known to its holder.
+    that the room had seen. `told`: its holder asked for all that is kept, and is told of no gap in
+    front of it. `lost`: its holder had come so far in a history that is gone, and is to be told.
     """
 
-    __slots__ = ("fingerprint", "history", "id", "index", "told")
+    __slots__ = ("fingerprint", "history", "id", "index", "lost", "told")
 
     def __init__(
         self,
@@ -32,12 +33,14 @@ class Mark:
         history: int,
         *,
         told: bool = False,
+        lost: MessageId | None = None,
     ) -> None:
         self.index = index
         self.id = id
         self.fingerprint = fingerprint
         self.history = history
         self.told = told
+        self.lost = lost
 
     def __repr__(self) -> str:
         return f"<Mark {self.index} {self.id} history={self.history}>"

@@ -144,8 +144,7 @@ def page(
     elif at == info.last or (at == ZERO and info.added == info.length):
         return None, entries
     if at > info.last:
-        earliest = info.first if info.length else None
-        return Gap(at, earliest, info.last, ZERO), ()
+        return Gap(at, None, info.last, ZERO), ()
     return _gap(at, at, entries, info), entries
 
 
@@ -190,8 +189,15 @@ def _examine(at: Position, read: Read, reply: Reply, info: StreamInfo, known: Kn
 
 
 def _is_another_history(at: Position, info: StreamInfo) -> bool:
-    """Whether the stream was reset or rolled back: IDs and counts never go down in one history."""
-    return info.last < at.id or (at.added is not None and info.added < at.added)
+    """Whether the stream was reset or rolled back.
+
+    In one history IDs and counts never go down, and go up together.
+    """
+    if info.last < at.id:
+        return True
+    if at.added is None:
+        return False
+    return info.added < at.added or (info.added == at.added and info.last != at.id)
 
 
 def _way_back(read: Read, known: Mapping[MessageId, int]) -> Read:

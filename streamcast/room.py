@@ -302,20 +302,23 @@ class Room:
         if cursor.mark is not mark or history != self.history or not cursor.sink.writable:
             return
         gap, entries = page(mark.id, mark.fingerprint, reply)
+        if gap is not None and gap.resume != mark.id:
+            # It is from a history that is gone. What there is now is read from the beginning.
+            cursor.mark = Mark(BEFORE, ZERO, None, history, lost=mark.id)
+            return
         entries, reaches_tip = self._up_to_tip(entries, reply)
-        if gap is None and mark.history != self.history:
-            # The history that it stood in was rolled back behind it: what it lost, none can tell.
+        if mark.lost is not None or mark.history != history:
+            # What it lost with the old history, none can tell.
             earliest = entries[0].id if entries else None
-            gap = Gap(mark.id, earliest, self.position.id, mark.id)
+            gap = Gap(mark.lost or mark.id, earliest, self.position.id, mark.id)
         elif mark.told:
             gap = None
-        if entries:
-            last = entries[-1]
-            cursor.mark = Mark(BEFORE, last.id, last.fingerprint, self.history)
-        elif gap is not None:
-            cursor.mark = Mark(BEFORE, gap.resume, None, self.history, told=True)
-        if reaches_tip and (gap is None or gap.resume == mark.id):
+        if reaches_tip:
             cursor.mark = self.tip
+        elif entries:
+            cursor.mark = Mark(BEFORE, entries[-1].id, entries[-1].fingerprint, history)
+        elif gap is not None:
+            cursor.mark = Mark(BEFORE, gap.latest, None, history)
         self._hand(cursor, entries if gap is None else [gap, *entries])
 
     def _up_to_tip(
@@ -333,7 +336,9 @@ class Room:
             return None
         if mark.index >= self.window.start:
             return mark.index
-        return None if mark.told else self.window.find(mark.id)
+        if mark.told or mark.lost is not None:
+            return None
+        return self.window.find(mark.id)
 
     def _hand(self, cursor: Cursor, items: Sequence[Item]) -> None:
         if items:
