@@ -19,8 +19,8 @@ class Mark:
 
     `index` counts the items since the room was opened; -1 is a place before the window.
     `id` and `fingerprint` are those of the entry before the place. `history` counts the resets
-    that the room had seen. `told`: its holder asked for all that is kept, and is told of no gap in
-    front of it. `lost`: its holder had come so far in a history that is gone, and is to be told.
+    that the room had seen. `told`: the message that its holder knows to be the next, so that no gap in
+    front of that is told; 0-0 if it asked for whatever is kept. `lost`: its holder had come so far in a history that is gone, and is to be told.
     """
 
     __slots__ = ("fingerprint", "history", "id", "index", "lost", "told")
@@ -32,7 +32,7 @@ class Mark:
         fingerprint: int | None,
         history: int,
         *,
-        told: bool = False,
+        told: MessageId | None = None,
         lost: MessageId | None = None,
     ) -> None:
         self.index = index

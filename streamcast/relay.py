@@ -286,7 +286,7 @@ class Relay:
             if left < len(entries):
                 return Mark(BEFORE, entries[left].id, entries[left].fingerprint, history)
             if len(entries) < count:
-                return Mark(BEFORE, ZERO, None, history, told=True)
+                return Mark(BEFORE, ZERO, None, history, told=ZERO)
             left -= len(entries) - 1
             end = entries[-1].id
 

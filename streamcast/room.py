@@ -201,12 +201,12 @@ class Room:
             self._round = None
         return len(members)
 
-    def _mark(self, index: int) -> Mark:
+    def _mark(self, index: int, *, told: MessageId | None = None) -> Mark:
         if index == self.window.end:
             id, fingerprint = self.position.id, self.position.fingerprint  # noqa: A001
         else:
             id, fingerprint = self.window.before(index)  # noqa: A001
-        return Mark(index, id, fingerprint, self.history)
+        return Mark(index, id, fingerprint, self.history, told=told)
 
     # Members
 
@@ -234,7 +234,7 @@ class Room:
             return Need.FRESH
         if found is None:
             gap = Gap(after, window.earliest(index), self.position.id, after)
-            return Placed(self._at(index), gap=gap)
+            return Placed(self._at(index, told=gap.earliest), gap=gap)
         return Placed(self._at(index), resumed=not window.has_gap_from(index))
 
     def _everything(self) -> Placed | Need:
@@ -244,10 +244,10 @@ class Room:
                 self.window.items[index - self.window.start], Gap
             ):
                 index += 1
-            return Placed(self._at(index)) if index <= self.tip.index else Need.FRESH
+            return Placed(self._at(index, told=ZERO)) if index <= self.tip.index else Need.FRESH
         if self._may_grow:
             return Need.OLDER
-        return Placed(Mark(BEFORE, ZERO, None, self.history, told=True))
+        return Placed(Mark(BEFORE, ZERO, None, self.history, told=ZERO))
 
     def _last(self, count: int) -> Placed | Need:
         if count == 0:
@@ -256,11 +256,12 @@ class Room:
         if index is None:
             if not self.window.reaches_beginning:
                 return Need.OLDER if self._may_grow else Need.STORE
-            index = self.window.start
+            # Fewer are kept: it starts with the first, as one does who asks for everything.
+            return Placed(self._at(min(self.window.start, self.tip.index), told=ZERO))
         return Placed(self._at(min(index, self.tip.index)))
 
-    def _at(self, index: int) -> Mark:
-        return self.tip if index == self.tip.index else self._mark(index)
+    def _at(self, index: int, *, told: MessageId | None = None) -> Mark:
+        return self.tip if index == self.tip.index else self._mark(index, told=told)
 
     def add(self, cursor: Cursor, mark: Mark) -> None:
         """Make a member, at its place."""
@@ -311,8 +312,11 @@ class Room:
             # What it lost with the old history, none can tell.
             earliest = entries[0].id if entries else None
             gap = Gap(mark.lost or mark.id, earliest, self.position.id, mark.id)
-        elif mark.told:
+        elif mark.told == ZERO or (entries and mark.told == entries[0].id):
             gap = None
+        if gap is not None and reaches_tip and not entries:
+            # The next round goes on from the tip; the gap is what lies before.
+            gap = gap._replace(earliest=None, latest=self.tip.id)
         if reaches_tip:
             cursor.mark = self.tip
         elif entries:
@@ -334,9 +338,9 @@ class Room:
         """Return where a place is in the window, None if it is before it."""
         if mark.history != self.history:
             return None
-        if mark.index >= self.window.start:
+        if mark.index >= max(self.window.start, self.window.solid):
             return mark.index
-        if mark.told or mark.lost is not None:
+        if mark.told == ZERO or mark.lost is not None:
             return None
         return self.window.find(mark.id)
 

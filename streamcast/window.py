@@ -21,14 +21,16 @@ class Window:
     """A run of items from index `start` up to `end`.
 
     `floor` is the position before the first item; `whole` says that nothing is missing between
-    the two, so that one who has seen `floor` may go on from here.
+    the two, so that one who has seen `floor` may go on from here. Below `solid`, an index may have
+    stood for another item before: what was evicted and read again need not be as many.
     """
 
-    __slots__ = ("floor", "gaps", "items", "size", "start", "whole")
+    __slots__ = ("floor", "gaps", "items", "size", "solid", "start", "whole")
 
     def __init__(self, floor: MessageId) -> None:
         self.items: list[Item] = []
         self.start = 0
+        self.solid = BEFORE
         self.floor = floor
         self.whole = True
         self.size = 0
@@ -65,10 +67,11 @@ class Window:
             self.floor, self.whole = last.id, isinstance(last, Message)
             del self.items[:count]
             self.start += count
+            self.solid = max(self.solid, self.start)
 
     def reset(self, floor: MessageId, *, whole: bool) -> None:
         """Forget everything; the history is another one."""
-        self.start = self.end
+        self.start = self.solid = self.end
         self.items = []
         self.size = self.gaps = 0
         self.floor, self.whole = floor, whole
@@ -89,12 +92,15 @@ class Window:
         return self.start + bisect_left(self.items, id, key=_id)
 
     def page(self, start: int, end: int, limit: int) -> tuple[Sequence[Item], int]:
-        """Return items from `start` to at most `end`, up to `limit` bytes, and where they end."""
+        """Return items from `start` to at most `end`, up to `limit` bytes, and where they end.
+
+        They don't end between a gap and the message that it says comes next.
+        """
         first = start - self.start
         size, last = 0, first
         for item in self.items[first : end - self.start]:
             size += _weight(item)
-            if last > first and size > limit:
+            if last > first and size > limit and not isinstance(self.items[last - 1], Gap):
                 break
             last += 1
         return self.items[first:last], self.start + last
@@ -105,7 +111,7 @@ class Window:
             return self.floor, None
         item = self.items[index - 1 - self.start]
         if isinstance(item, Gap):
-            return item.resume, None
+            return item.latest if item.earliest is None else item.resume, None
         return item.id, item.fingerprint
 
     def has_gap_from(self, index: int) -> bool:

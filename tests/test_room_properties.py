@@ -164,7 +164,7 @@ class RoomMachine(RuleBasedStateMachine):
     def join(self, start: Start) -> None:
         member = Member(self.dialect)
         placed = self._find(start)
-        member.start_told = placed.mark.told or start.everything or bool(start.last)
+        member.start_told = placed.mark.told == ZERO or start.everything or bool(start.last)
         self.members.append(member)
         self.room.add(member.cursor, placed.mark)
         member.joined(member.cursor, placed.mark.id, resumed=placed.resumed)
@@ -196,7 +196,7 @@ class RoomMachine(RuleBasedStateMachine):
         found = self.stream.before(self.room.tip.id, last + 1)
         if len(found) > last:
             return Mark(BEFORE, found[last].id, found[last].fingerprint, self.room.history)
-        return Mark(BEFORE, ZERO, None, self.room.history, told=True)
+        return Mark(BEFORE, ZERO, None, self.room.history, told=ZERO)
 
     def _catch_up(self, member: Member) -> None:
         read = self.room.catch_up(member.cursor)
