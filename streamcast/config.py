@@ -39,7 +39,7 @@ class LogFormat(StrEnum):
 
 def _setting(
     default: Any,
-    help: str,  # noqa: A002 - Typer's word
+    help: str,
     *,
     unit: str = "",
     at_least: float | None = None,

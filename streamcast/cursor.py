@@ -17,10 +17,11 @@ from streamcast.wire.requests import Ref
 class Mark:
     """A place between two items of a room; compared by identity.
 
-    `index` counts the items since the room was opened; -1 is a place before the window.
+    `index` counts the items since the room was opened; BEFORE is a place in front of the window.
     `id` and `fingerprint` are those of the entry before the place. `history` counts the resets
-    that the room had seen. `told`: the message that its holder knows to be the next, so that no gap in
-    front of that is told; 0-0 if it asked for whatever is kept. `lost`: its holder had come so far in a history that is gone, and is to be told.
+    that the room had seen. `told`: the message that its holder knows to be the next, so that no
+    gap in front of it is told; 0-0 if it asked for whatever is kept. `lost`: its holder had come
+    so far in a history that is gone, and is to be told.
     """
 
     __slots__ = ("fingerprint", "history", "id", "index", "lost", "told")
@@ -28,7 +29,7 @@ class Mark:
     def __init__(
         self,
         index: int,
-        id: MessageId,  # noqa: A002
+        id: MessageId,
         fingerprint: int | None,
         history: int,
         *,
@@ -49,9 +50,12 @@ class Mark:
 class Sink(Protocol):
     """A connection, as the core sees it. None of these calls waits or raises."""
 
-    dialect: Dialect
     writable: bool
     """Whether the peer takes what is written; while False, its members stay where they are."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the peer is spoken to."""
 
     def write(self, data: bytes) -> None:
         """Write frames."""

@@ -72,7 +72,7 @@ class Message:
 
     __slots__ = ("data", "fields", "fingerprint", "id", "meta", "size", "text")
 
-    def __init__(self, id: MessageId, fields: Sequence[bytes], max_size: int) -> None:  # noqa: A002
+    def __init__(self, id: MessageId, fields: Sequence[bytes], max_size: int) -> None:
         self.id = id
         self.fingerprint = hash(tuple(fields))
         data, text, self.meta = _own(fields)

@@ -323,8 +323,9 @@ class Relay:
 
     def grown(self, open_room: OpenRoom) -> None:
         """Hand out what a room has read."""
-        self._weigh(open_room)
-        self._fan_out.add(open_room)
+        if self._rooms.get(open_room.name) is open_room:
+            self._weigh(open_room)
+            self._fan_out.add(open_room)
 
     def _weigh(self, open_room: OpenRoom) -> None:
         size = open_room.room.window.size

@@ -16,6 +16,7 @@ from streamcast.message import ZERO, Gap, Item, Message, MessageId
 from streamcast.proof import (
     Kind,
     Position,
+    Progress,
     Read,
     Reply,
     StreamInfo,
@@ -25,7 +26,6 @@ from streamcast.proof import (
 )
 from streamcast.window import BEFORE, Window
 from streamcast.wire import Batch, Dialect, Start
-from streamcast.wire.requests import NOW
 
 PAGE_BYTES = 64 * 1024
 """How much is written to a member at once."""
@@ -127,27 +127,32 @@ class Room:
         self._again = went.again
         if went.again is not None:
             return True
-        items = went.items
         if went.reset:
-            items = self._reset(items, whole=went.whole)
-        self.position = went.position
-        if items:
-            self.window.append(items)
+            self._reset(went)
+        elif went.items:
+            self.window.append(went.items)
             self.window.evict(self.window_limit, self.tip.index)
+        self.position = went.position
         return went.more
 
-    def _reset(self, items: Sequence[Item], *, whole: bool) -> Sequence[Item]:
-        """Forget the old history. What was read but not handed out yet, the gap covers."""
-        gap = items[0]
+    def _reset(self, went: Progress) -> None:
+        """Go over to another history: the round under way ends, and one that tells of it begins.
+
+        So the tip never is of the old one. What was read but not handed out, the gap covers.
+        """
+        while self._round is not None:
+            self.hand_out(len(self._round.members))
+        gap, *messages = went.items
         assert isinstance(gap, Gap)
-        self.window.reset(gap.resume, whole=whole)
+        self.window.reset(gap.resume, whole=went.whole)
+        self.window.append([gap._replace(after=self.tip.id), *messages])
         self.history += 1
-        return [gap._replace(after=self.tip.id), *items[1:]]
+        self.position = went.position
+        self._begin_round()
 
     def _seen(self) -> Mapping[MessageId, int]:
         """Return the fingerprints of the messages that were handed out, by their ID."""
-        is_told = self.tip.history == self.history
-        return self.window.fingerprints(self.tip.index) if is_told else {}
+        return self.window.fingerprints(self.tip.index)
 
     def _measure(self, entries: Sequence[Message]) -> None:
         """Follow the size of entries, so that a page of them has about PAGE_BYTES."""
@@ -165,21 +170,17 @@ class Room:
     @property
     def has_news(self) -> bool:
         """Whether there is something to hand out."""
-        return self._round is not None or self._is_behind
-
-    @property
-    def _is_behind(self) -> bool:
-        return self.tip.index != self.window.end or self.tip.history != self.history
+        return self._round is not None or self.tip.index != self.window.end
 
     def _begin_round(self) -> bool:
         """Start handing out what was read since the last round. Returns whether there is any."""
         if self._round is not None:
             return True
         start, window = self.tip, self.window
-        if not self._is_behind:
+        # Right behind a reset, everything from there on is news.
+        index = start.index if start.history == self.history else window.start
+        if index == window.end:
             return False
-        # Behind a reset, everything from there on is news.
-        index = start.index if start.history == self.history else window.solid
         items, index = window.page(index, window.end, PAGE_BYTES)
         if self._frozen is None:
             self._frozen = list(self.members)
@@ -214,9 +215,9 @@ class Room:
 
     def _mark(self, index: int, *, told: MessageId | None = None) -> Mark:
         if index == self.window.end:
-            id, fingerprint = self.position.id, self.position.fingerprint  # noqa: A001
+            id, fingerprint = self.position.id, self.position.fingerprint
         else:
-            id, fingerprint = self.window.before(index)  # noqa: A001
+            id, fingerprint = self.window.before(index)
         return Mark(index, id, fingerprint, self.history, told=told)
 
     # Members
@@ -226,11 +227,6 @@ class Room:
 
         `fresh`: the stream was read, and all of it handed out, since the join was asked for.
         """
-        if start == NOW:
-            return Placed(self.tip)
-        if self.tip.history != self.history:
-            # A reset has been seen but not told yet; there is no place but before it.
-            return Need.FRESH
         if start.after is not None:
             return self._after(start.after, fresh=fresh)
         if start.everything:
@@ -260,7 +256,7 @@ class Room:
                 self.window.items[index - self.window.start], Gap
             ):
                 index += 1
-            return Placed(self._at(index, told=ZERO)) if index <= self.tip.index else Need.FRESH
+            return Placed(self._at(index, told=ZERO))
         if self._may_grow:
             return Need.OLDER
         return Placed(Mark(BEFORE, ZERO, None, self.history, told=ZERO))
@@ -319,15 +315,16 @@ class Room:
         if cursor.mark is not mark or history != self.history or not cursor.sink.writable:
             return
         gap, entries = page(mark.id, mark.fingerprint, reply)
+        last = reply.info.last if reply.info is not None else mark.id
         if gap is not None and gap.resume != mark.id:
             # It is from a history that is gone. What there is now is read from the beginning.
             cursor.mark = Mark(BEFORE, ZERO, None, history, lost=mark.id)
             return
-        entries, reaches_tip = self._up_to_tip(entries, reply)
+        entries, reaches_tip = self._up_to_tip(entries, last, complete=reply.complete)
         if mark.lost is not None or mark.history != history:
             # What it lost with the old history, none can tell.
-            earliest = entries[0].id if entries else None
-            gap = Gap(mark.lost or mark.id, earliest, self.position.id, mark.id)
+            gap = Gap(mark.lost or mark.id, None, last, mark.id)
+            gap = gap._replace(earliest=entries[0].id) if entries else gap
         elif mark.told == ZERO or (entries and mark.told == entries[0].id):
             gap = None
         if gap is not None and reaches_tip and not entries:
@@ -337,18 +334,18 @@ class Room:
             cursor.mark = self.tip
         elif entries:
             cursor.mark = Mark(BEFORE, entries[-1].id, entries[-1].fingerprint, history)
-        elif gap is not None:
-            cursor.mark = Mark(BEFORE, gap.latest, None, history)
+        else:
+            cursor.mark = Mark(BEFORE, last, None, history)
         self._hand(cursor, entries if gap is None else [gap, *entries])
 
     def _up_to_tip(
-        self, entries: Sequence[Message], reply: Reply
+        self, entries: Sequence[Message], last: MessageId, *, complete: bool
     ) -> tuple[Sequence[Message], bool]:
         """Cut off what later rounds will bring. Returns whether the page goes up to the tip."""
         tip = self.tip.id
         if entries and entries[-1].id > tip:
             return [entry for entry in entries if entry.id <= tip], True
-        return entries, reply.complete and reply.info is not None and reply.info.last >= tip
+        return entries, complete and last >= tip
 
     def _index(self, mark: Mark) -> int | None:
         """Return where a place is in the window, None if it is before it."""

@@ -76,7 +76,7 @@ class Window:
         self.size = self.gaps = 0
         self.floor, self.whole = floor, whole
 
-    def find(self, id: MessageId) -> int | None:  # noqa: A002
+    def find(self, id: MessageId) -> int | None:
         """Return the index behind the entry `id`, None if it isn't there to go on from."""
         if id == self.floor:
             return self.start if self.whole else None
@@ -87,7 +87,7 @@ class Window:
                 return self.start + index + 1
         return None
 
-    def first_after(self, id: MessageId) -> int:  # noqa: A002
+    def first_after(self, id: MessageId) -> int:
         """Return the index of the first item that is not behind `id`."""
         return self.start + bisect_left(self.items, id, key=_id)
 

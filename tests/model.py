@@ -174,7 +174,8 @@ def _check_follows(stream: Stream, seen: Message | MessageId, item: Message) -> 
     assert item.id > low, f"{item} after {seen}"
     for history in stream.histories:
         if item in history and (isinstance(seen, MessageId) or seen in history):
-            if not _between(stream, history, low, item.id):
+            missing = _between(stream, history, low, item.id)
+            if not missing:
                 return
     raise AssertionError(f"{item} after {seen}: what lies between was not told")
 

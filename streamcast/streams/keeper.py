@@ -45,7 +45,7 @@ class Keeper:
         """Return the command that gives a stream its time to live if it has none; or nothing."""
         return pack("PEXPIRE", key, self._retained_ms, "NX") if self.expires else b""
 
-    def published(self, key: bytes, id: MessageId) -> None:  # noqa: A002
+    def published(self, key: bytes, id: MessageId) -> None:
         """Look after a stream that was added to: once a second or every 100 times."""
         if not self._history and not self.expires:
             return

@@ -66,7 +66,7 @@ class JsonV1:
         """`left`."""
         return _reply(type="left", room=room, ref=ref)
 
-    def acked(self, room: str, ref: Ref, id: MessageId) -> Reply:  # noqa: A002
+    def acked(self, room: str, ref: Ref, id: MessageId) -> Reply:
         """`ack`."""
         return _reply(type="ack", ref=ref, room=room, id=str(id))
 

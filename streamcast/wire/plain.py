@@ -51,7 +51,7 @@ class Plain:
         """Say nothing."""
         return b""
 
-    def acked(self, room: str, ref: Ref, id: MessageId) -> Reply:  # noqa: A002
+    def acked(self, room: str, ref: Ref, id: MessageId) -> Reply:
         """Say nothing."""
         return b""
 

@@ -1,0 +1,117 @@
+"""Stores and servers for all tests, and the account of which cells of the matrix were run.
+
+A cell is engine × notifier × dialect. In CI an empty cell fails the run.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.stores import Server, Store, engines
+
+ENGINES = engines()
+EXPECTED_ENGINES = ("valkey", "redis")
+NOTIFIERS = ("tracking",)
+DIALECTS = ("plain", "json")
+
+_cells: Counter[tuple[str, str, str]] = Counter()
+
+
+@pytest.fixture(scope="session", params=sorted(ENGINES))
+def engine(request: pytest.FixtureRequest) -> str:
+    """The name of an engine; every test that takes it runs on each."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def _shared_store(engine: str) -> Iterator[Store]:
+    store = Store(ENGINES[engine])
+    try:
+        store.start()
+        yield store
+    finally:
+        store.close()
+
+
+@pytest.fixture
+def store(_shared_store: Store) -> Store:
+    """A store that runs, empty."""
+    _shared_store.empty()
+    return _shared_store
+
+
+@pytest.fixture
+def own_store(engine: str) -> Iterator[Callable[..., Store]]:
+    """Makes stores that a test may ill-treat; with options of its own."""
+    with ExitStack() as stack:
+
+        def make(*options: str, port: int = 0) -> Store:
+            made = Store(ENGINES[engine], *options, port=port)
+            stack.callback(made.close)
+            made.start()
+            return made
+
+        yield make
+
+
+@pytest.fixture(params=NOTIFIERS)
+def notifier(request: pytest.FixtureRequest) -> str:
+    """How the server under test learns of changes."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def serve(notifier: str) -> Iterator[Callable[..., Server]]:
+    """Starts servers; those that still run afterwards must stop in order, exit code 0."""
+    servers: list[Server] = []
+
+    def start(store: Store, *options: str) -> Server:
+        servers.append(Server("--redis", store.url, "--follow", notifier, *options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        was_running = server.process.poll() is None
+        code, logged = server.stop()
+        assert "Traceback" not in logged, logged
+        assert '"fault"' not in logged, logged
+        assert code == 0 or not was_running, logged
+
+
+@pytest.fixture(params=DIALECTS)
+def dialect(request: pytest.FixtureRequest, engine: str, notifier: str) -> str:
+    """The dialect that a test speaks; a test that takes it counts for its cell."""
+    name: str = request.param
+    _cells[engine, notifier, name] += 1
+    return name
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print which cells were run."""
+    if not _cells:
+        return
+    terminalreporter.section("engine × notifier × dialect")
+    for cell in _all_cells():
+        terminalreporter.line(f"{' × '.join(cell):<32}{_cells[cell]:>4} tests")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a whole run in CI that left a cell empty."""
+    whole = not session.config.getoption("-k") and session.config.args_source.name != "ARGS"
+    empty = [cell for cell in _all_cells() if not _cells[cell]]
+    if os.environ.get("CI") and whole and empty:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _all_cells() -> list[tuple[str, str, str]]:
+    return [
+        (engine, notifier, dialect)
+        for engine in EXPECTED_ENGINES
+        for notifier in NOTIFIERS
+        for dialect in DIALECTS
+    ]
