@@ -20,9 +20,8 @@ class Client:
     def __init__(self, url: str, protocol: str | None = JSON, **more: Any) -> None:
         offered: Any = None if protocol is None else [protocol]
         more.setdefault("max_size", None)
-        self.socket: ClientConnection = connect(
-            url, subprotocols=offered, compression=None, proxy=None, **more
-        )
+        opening = connect(url, subprotocols=offered, compression=None, proxy=None, **more)
+        self.socket: ClientConnection = opening.__enter__()
 
     def __enter__(self) -> Self:
         return self

@@ -76,6 +76,8 @@ def serve(notifier: str) -> Iterator[Callable[..., Server]]:
 
     yield start
     for server in servers:
+        if server.process.stdout is None or server.process.stdout.closed:
+            continue
         was_running = server.process.poll() is None
         code, logged = server.stop()
         assert "Traceback" not in logged, logged

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 READY_WITHIN = 10.0
 
@@ -37,15 +39,17 @@ class Store:
         self._command += ["--save", "", "--dir", str(self.folder), "--loglevel", "warning"]
         self._command += ["--busy-reply-threshold", "20", *options]
         self._process: subprocess.Popen[bytes] | None = None
-        self.client = redis.Redis(unix_socket_path=str(self.path), protocol=3)
+        # No retries: what a store answers while it loads is of interest.
+        none = Retry(NoBackoff(), 0)
+        self.client = redis.Redis(unix_socket_path=str(self.path), protocol=3, retry=none)
 
     @property
     def url(self) -> str:
         return f"unix://{self.path}"
 
     def start(self) -> None:
-        log = (self.folder / "log").open("ab")
-        self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
         end = time.monotonic() + READY_WITHIN
         while not self._answers():
             assert self._process.poll() is None, (self.folder / "log").read_text()
@@ -92,13 +96,13 @@ class Server:
     def __init__(self, *options: str, log_format: str = "json") -> None:
         command = [sys.executable, "-m", "streamcast", "serve", "--port", "0", *options]
         command += ["--log-format", log_format]
+        self._logged = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+            command, stdout=subprocess.PIPE, stderr=self._logged, text=True, bufsize=1
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        if not line.startswith("Listening on "):
-            raise AssertionError(self.process.communicate()[1])
+        assert line.startswith("Listening on "), self.logged()
         self.url = line.removeprefix("Listening on ").strip()
 
     @property
@@ -113,8 +117,15 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(signal.SIGTERM)
-        _, logged = self.process.communicate(timeout=15)
+        self.process.communicate(timeout=15)
+        logged = self.logged()
+        self._logged.close()
         return self.process.returncode, logged
+
+    def logged(self) -> str:
+        """What it has logged so far."""
+        self._logged.seek(0)
+        return self._logged.read()
 
     def is_stopped(self) -> bool:
         """Whether the kernel really holds it still (SIGSTOP)."""

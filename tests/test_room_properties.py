@@ -14,6 +14,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+import streamcast.proof
 import streamcast.room
 from streamcast.cursor import Mark
 from streamcast.message import ZERO, Gap, MessageId
@@ -313,7 +314,7 @@ def test_mutant_without_proof(monkeypatch: pytest.MonkeyPatch) -> None:
             position = position._replace(id=entries[-1].id, fingerprint=entries[-1].fingerprint)
         return Progress(entries, position, more=not reply.complete)
 
-    progress = streamcast.room.progress
+    progress = streamcast.proof.progress
     monkeypatch.setattr(streamcast.room, "progress", believe)
     with pytest.raises(AssertionError):
         run(400, shrink=False)
