@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -51,18 +52,21 @@ class Store:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
         end = time.monotonic() + READY_WITHIN
-        while not self._answers():
+        while not self.ping():
             assert self._process.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() < end, "the store does not start"
             time.sleep(0.01)
 
-    def _answers(self) -> bool:
-        try:
-            return bool(self.client.ping())
-        except redis.BusyLoadingError:
-            return True
-        except redis.ConnectionError:
-            return False
+    def ping(self) -> bytes:
+        """What it answers to a PING: +PONG, -LOADING …, or nothing."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(0.5)
+            try:
+                sock.connect(str(self.path))
+                sock.sendall(b"PING\r\n")
+                return sock.recv(1000)
+            except OSError:
+                return b""
 
     def signal(self, number: int) -> None:
         assert self._process is not None

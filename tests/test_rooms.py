@@ -171,7 +171,8 @@ def test_a_read_refused_by_a_busy_store_is_made_up_for(store: Store, serve, join
 
 
 def test_reads_refused_while_the_store_loads_are_made_up_for(own_store, serve, join, read) -> None:
-    store = own_store("--key-load-delay", "3000")
+    slowly = ("--key-load-delay", "3000", "--loading-process-events-interval-bytes", "1024")
+    store = own_store(*slowly)
     with store.client.pipeline(transaction=False) as pipe:
         for number in range(500):
             pipe.set(f"other:{number}", number)
@@ -182,8 +183,8 @@ def test_reads_refused_while_the_store_loads_are_made_up_for(own_store, serve, j
     store.client.save()
     store.kill()
     store.start()
-    assert store.client.info("persistence")["loading"] == 1
-    eventually(lambda: store.client.info("persistence")["loading"] == 0)
+    assert store.ping().startswith(b"-LOADING")
+    eventually(lambda: store.ping() == b"+PONG\r\n")
     began = time.monotonic()
     add(store, "after")
     assert read(client, 1) == ["after"]
