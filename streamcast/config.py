@@ -43,10 +43,11 @@ def _setting(
     *,
     unit: str = "",
     at_least: float | None = None,
+    at_most: int | None = None,
     shown: str | None = None,
 ) -> Any:
     """A field that is an option too. `shown`: the default as its help says it."""
-    more = {"help": help, "unit": unit, "at_least": at_least, "shown": shown}
+    more = {"help": help, "unit": unit, "at_least": at_least, "at_most": at_most, "shown": shown}
     return field(default=default, metadata=more)
 
 
@@ -119,7 +120,9 @@ class ServerSettings:
     """The listening server and its connections."""
 
     host: str = _setting("127.0.0.1", "The address to listen on.")
-    port: int = _setting(8080, "The port to listen on; 0 picks a free one.", at_least=0)
+    port: int = _setting(
+        8080, "The port to listen on; 0 picks a free one.", at_least=0, at_most=65535
+    )
     default_room: str = _setting("lobby", "The room that / joins.")
     max_connections: int = _setting(100_000, "How many clients may be connected.", at_least=1)
     ping: float = _setting(

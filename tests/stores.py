@@ -42,7 +42,8 @@ class Store:
         self._process: subprocess.Popen[bytes] | None = None
         # No retries: what a store answers while it loads is of interest.
         none = Retry(NoBackoff(), 0)
-        self.client = redis.Redis(unix_socket_path=str(self.path), protocol=3, retry=none)
+        # redis-py types what either of its clients could return.
+        self.client: Any = redis.Redis(unix_socket_path=str(self.path), protocol=3, retry=none)
 
     @property
     def url(self) -> str:
@@ -100,7 +101,7 @@ class Server:
     def __init__(self, *options: str, log_format: str = "json") -> None:
         command = [sys.executable, "-m", "streamcast", "serve", "--port", "0", *options]
         command += ["--log-format", log_format]
-        self._logged = tempfile.TemporaryFile("w+")
+        self._logged = tempfile.TemporaryFile("w+")  # noqa: SIM115 - stop() closes it
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self._logged, text=True, bufsize=1
         )
@@ -125,6 +126,11 @@ class Server:
         logged = self.logged()
         self._logged.close()
         return self.process.returncode, logged
+
+    def ended(self) -> tuple[int, str]:
+        """Wait until it has ended by itself; returns its exit code and what it logged."""
+        self.process.wait(timeout=15)
+        return self.stop()
 
     def logged(self) -> str:
         """What it has logged so far."""

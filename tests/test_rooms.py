@@ -13,7 +13,8 @@ KEY = "streamcast:live"
 
 def add(store: Store, text: str, id: str = "*") -> str:
     """XADD, as another program does."""
-    return store.client.xadd(KEY, {"message": text}, id=id).decode()
+    added: bytes = store.client.xadd(KEY, {"message": text}, id=id)
+    return added.decode()
 
 
 @pytest.fixture
@@ -198,7 +199,7 @@ def test_resume(store: Store, serve) -> None:
     store.client.xtrim(KEY, maxlen=15, approximate=False)
     server = serve(store)
 
-    def join(**start: object) -> tuple[dict, Client]:
+    def join(**start: object) -> tuple[dict[str, object], Client]:
         client = Client(f"{server.url}/rooms")
         return client.ask(type="join", room="live", **start), client
 

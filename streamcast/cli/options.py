@@ -72,7 +72,7 @@ def _option(setting: Field[Any], panel: str) -> Any:
         more = {"parser": _usage(parse, about["at_least"]), "metavar": about["unit"].upper()}
         default = None if default is None else show(default)
     elif about["at_least"] is not None:
-        more = {"min": about["at_least"]}
+        more = {"min": about["at_least"], "max": about["at_most"]}
     return typer.Option(
         default,
         f"--{setting.name.replace('_', '-')}",

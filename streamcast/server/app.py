@@ -110,8 +110,6 @@ async def _listen(context: Context) -> asyncio.Server:
         if error.errno == errno.EADDRINUSE:
             raise StartError(f"{where} is taken; choose another --port, or 0 for any.") from error
         raise StartError(f"Can't listen on {where}: {error.strerror or error}.") from error
-    except OverflowError as error:
-        raise StartError(f"Can't listen on {where}: ports are below 65536.") from error
 
 
 def _url(sockets: asyncio.Server) -> str:

@@ -32,6 +32,8 @@ class Keeper:
         self._history = settings.kept
         self._young_ms = int(settings.young * 1000)
         self._retained_ms = int(settings.retained * 1000)
+        # A short time to live has to be looked after more often.
+        self._check_every_ms = min(CHECK_EVERY_MS, self._retained_ms / 4 or CHECK_EVERY_MS)
         self._send = send
         self._clock_ms = clock_ms
         self._checked: dict[bytes, tuple[float, int]] = {}
@@ -51,7 +53,7 @@ class Keeper:
             return
         now = self._clock_ms()
         checked, count = self._checked.get(key, (float("-inf"), 0))
-        if now - checked < CHECK_EVERY_MS and count + 1 < CHECK_EVERY_PUBLISHES:
+        if now - checked < self._check_every_ms and count + 1 < CHECK_EVERY_PUBLISHES:
             self._checked[key] = checked, count + 1
             return
         self._checked[key] = now, 0
