@@ -20,6 +20,7 @@ from streamcast.server import target
 from streamcast.server.keepalive import visit
 from streamcast.wire import Start
 from tests.clients import JSON, Client, NodeClient
+from tests.conftest import ENGINES
 from tests.stores import Server, Store, eventually
 
 
@@ -380,6 +381,31 @@ def test_tcp(own_store: Callable[..., Store]) -> None:
     with Client(f"{server.url}/rooms") as client:
         assert client.ask(type="publish", room="live", data="a")["type"] == "ack"
     assert server.stop()[0] == 0
+
+
+@pytest.mark.skipif("redis" not in ENGINES, reason="the wheel's Valkey has no TLS")
+def test_tls(tmp_path: Path) -> None:
+    """`rediss://`, with the options that redis-py knows; a certificate is checked."""
+    key, certificate = str(tmp_path / "key"), str(tmp_path / "certificate")
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    tls = ["--tls-port", str(port), "--tls-cert-file", certificate, "--tls-key-file", key]
+    store = Store(ENGINES["redis"], *tls, "--tls-auth-clients", "no")
+    store.start()
+    try:
+        url = f"rediss://127.0.0.1:{port}"
+        can_not_start(run_serve("--redis", url), "certificate")
+        server = Server("--redis", f"{url}?ssl_ca_certs={certificate}")
+        with Client(f"{server.url}/rooms") as client:
+            assert client.ask(type="publish", room="live", data="a")["type"] == "ack"
+        code, logged = server.stop()
+        assert code == 0
+        assert "ssl_ca_certs" not in logged
+    finally:
+        store.close()
 
 
 @pytest.fixture

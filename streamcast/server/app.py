@@ -44,7 +44,7 @@ async def serve(
         stop = _stop_on_signals()
         url = _url(sockets)
         listening(url)
-        log.info("listening", url=url, store=streams.redis.rpartition("@")[2])
+        log.info("listening", url=url, store=store.where)
         await _run(context, stop)
         await _drain(context, store, sockets)
     finally:

@@ -51,6 +51,11 @@ class RedisStreams:
         self._audits = 0
         self._reconnects = 0
 
+    @property
+    def where(self) -> str:
+        """The store's address, without secrets."""
+        return str(self._endpoint)
+
     # Lanes
 
     async def start(self) -> None:
