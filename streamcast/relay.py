@@ -162,14 +162,20 @@ class Relay:
             rooms=len(rooms),
             members=sum(len(room.members) for room in rooms),
             behind=sum(not room.is_live(member) for room in rooms for member in room.members),
-            delivered=self._delivered_before + sum(room.delivered for room in rooms),
+            delivered=self.delivered,
             window_bytes=self._window_bytes,
         )
 
     @property
     def delivered(self) -> int:
         """How many messages were written to members so far."""
-        return self.statistics().delivered
+        rooms = (entry.room for entry in self._rooms.values() if entry.is_open)
+        return self._delivered_before + sum(room.delivered for room in rooms)
+
+    @property
+    def rooms(self) -> int:
+        """How many rooms somebody is in."""
+        return len(self._rooms)
 
     # Publishing
 
@@ -206,9 +212,13 @@ class Relay:
     def opened(self, open_room: OpenRoom) -> None:
         """Place those who waited for a room to open."""
         waiting, open_room.waiting = open_room.waiting, []
+        # One may leave again in being placed; the room stays open for the others.
+        open_room.placing += 1
         for cursor, start in waiting:
             if not cursor.gone:
                 self._place(open_room, cursor, start)
+        open_room.placing -= 1
+        self._close_if_empty(open_room)
 
     def _place(self, open_room: OpenRoom, cursor: Cursor, start: Start) -> None:
         place = open_room.room.locate(start, fresh=False)
@@ -367,6 +377,10 @@ class Relay:
                     await asyncio.sleep(RETRY)
                 else:
                     room.caught(cursor, mark, history, reply)
+                    if cursor.mark is not None and cursor.mark.id == mark.id != room.tip.id:
+                        # The store has less than the room has read: it has to look again.
+                        self.streams.changed(room.name)
+                        await asyncio.sleep(RETRY)
                 read = room.catch_up(cursor)
         finally:
             cursor.catching_up = False

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from streamcast.config import Follow, RelaySettings, StreamSettings
+from streamcast.cursor import Cursor
 from streamcast.fanout import SLICE, TURN
 from streamcast.message import Gap, Message, MessageId, own_fields
 from streamcast.relay import Relay
@@ -181,3 +182,25 @@ async def test_a_room_that_nobody_is_in_is_not_followed(store: Store, relay: Rel
     relay.leave(member.cursor)
     assert relay.streams.statistics().followed == 0
     assert relay.statistics().rooms == 0
+
+
+class Closes(RoomMember):
+    """A member whose connection ends as it is told that it has joined."""
+
+    def __init__(self, relay: Relay, dialect: Remembers, room: str) -> None:
+        super().__init__(dialect, room)
+        self.relay = relay
+
+    def joined(self, cursor: Cursor, head: MessageId, *, resumed: bool) -> None:
+        self.relay.leave(self.cursor)
+
+
+async def test_one_that_leaves_in_being_placed_does_not_close_the_room_for_others(
+    store: Store, relay: Relay
+) -> None:
+    leaves = Closes(relay, Remembers(), "room")
+    relay.join(leaves.cursor, Start())
+    stays = join(relay, "room", Remembers())
+    await until(lambda: stays.head is not None)
+    store.client.xadd("streamcast:room", {"message": "new"})
+    await until(lambda: len(stays.log) == 1)

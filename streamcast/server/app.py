@@ -152,7 +152,7 @@ async def _summarize_forever(context: Context) -> None:
         }
         if before is not None and now != before:
             happened = {name: now[name] - before[name] for name in now}
-            rooms = context.relay.statistics().rooms
-            log.info("summary", connections=len(context.connections), rooms=rooms, **happened)
+            held = {"connections": len(context.connections), "rooms": context.relay.rooms}
+            log.info("summary", **held, **happened)
         before = now
         await asyncio.sleep(SUMMARY_EVERY)

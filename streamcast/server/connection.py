@@ -229,13 +229,16 @@ class Connection(asyncio.Protocol):
     # Rooms
 
     def _join(self, join: Join) -> None:
-        self._leave(join.room)
-        if len(self._cursors) >= MAX_ROOMS:
+        if join.room not in self._cursors and len(self._cursors) >= MAX_ROOMS:
             error = TooManyRooms(f"A connection is in at most {MAX_ROOMS} rooms.")
             self._reply(self.dialect.error(error, join.room, join.ref))
             return
+        before = self._cursors.get(join.room)
         cursor = self._cursors[join.room] = Cursor(self, join.room, join.ref)
         self._context.relay.join(cursor, join.start)
+        if before is not None:
+            # A second join re-positions; the room stays open meanwhile.
+            self._context.relay.leave(before)
 
     def _leave(self, room: str) -> None:
         cursor = self._cursors.pop(room, None)
