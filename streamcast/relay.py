@@ -14,20 +14,19 @@ from streamcast.config import RelaySettings
 from streamcast.cursor import Cursor, Mark
 from streamcast.errors import CodedError, StoreError, Unavailable
 from streamcast.fanout import FanOut
+from streamcast.follower import OpenRoom
+from streamcast.joining import Need, Placed, locate
 from streamcast.message import ZERO
-from streamcast.proof import Kind, Read, Reply, page
-from streamcast.room import Need, Placed, Room
+from streamcast.proof import Kind, Read, page
+from streamcast.room import Room
 from streamcast.streams import Publication, Streams
 from streamcast.window import BEFORE
-from streamcast.wire import Close, Start
-from streamcast.wire.close import Code
+from streamcast.wire import Start
 
 JOIN_TIMEOUT = 5.0
 """Seconds after which a join that waits for the store is refused."""
 RETRY = 0.25
 """Seconds until a page of history is asked for again."""
-
-_RESOLVE = Read(Kind.RESOLVE, ZERO, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,102 +38,6 @@ class Statistics:
     behind: int
     delivered: int
     window_bytes: int
-
-
-class OpenRoom:
-    """A room that somebody is in, or joining; it follows the room's stream.
-
-    `room` is there once the stream's position was resolved.
-    """
-
-    def __init__(self, relay: "Relay", name: str) -> None:
-        self._relay = relay
-        self.name = name
-        self._room: Room | None = None
-        self.waiting: list[tuple[Cursor, Start]] = []
-        self.placing = 0
-        self.filling: asyncio.Task[None] | None = None
-        self.weight = 0
-        self.queued = False
-        self._held = False
-        # Those who wait for a read that begins after they asked: not sent, sent, answered.
-        self._asked: list[asyncio.Future[None]] = []
-        self._sent: list[asyncio.Future[None]] = []
-        self._answered: list[asyncio.Future[None]] = []
-
-    @property
-    def room(self) -> Room:
-        """The room. Only to be asked for once it is open."""
-        assert self._room is not None
-        return self._room
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the stream's position is known."""
-        return self._room is not None
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nobody is in the room, or on the way into it."""
-        members = self._room.members if self._room is not None else ()
-        return not (self.waiting or self.placing or members)
-
-    # As a follower
-
-    def next_read(self, *, announced: bool) -> Read | None:
-        """Return what to read now; nothing while too much waits to be handed out."""
-        if self._room is None:
-            return _RESOLVE
-        if not self._room.has_room:
-            self._held = True
-            return None
-        self._sent += self._asked
-        self._asked = []
-        return self._room.next_read(announced=announced)
-
-    def received(self, read: Read, reply: Reply) -> bool:
-        """Take in an answer: open the room, or extend it."""
-        if self._room is None:
-            assert reply.info is not None
-            self._room = Room(self.name, reply.info, self._relay.settings.window)
-            self._relay.opened(self)
-            return False
-        more = self._room.received(read, reply)
-        if not more:
-            self._answered += self._sent
-            self._sent = []
-        self._relay.grown(self)
-        return more
-
-    def failed(self, error: CodedError) -> None:
-        """Refuse those who wait."""
-        self._relay.forget(self)
-        for cursor, _ in self.waiting:
-            cursor.sink.refused(cursor, error)
-
-    # As one who hands out
-
-    def handed_out(self) -> None:
-        """Go on reading, if that was held up; tell those who waited."""
-        if self._held:
-            self._held = False
-            self._relay.streams.changed(self.name)
-        answered, self._answered = self._answered, []
-        for waiter in answered:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def broken(self) -> None:
-        """Part with the members; they come back to a room that is opened anew."""
-        for cursor in list(self.room.members):
-            cursor.sink.close(Close(Code.INTERNAL, "internal error"))
-
-    async def wait_fresh(self) -> None:
-        """Wait until the stream was read after this call, and all of it was handed out."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._asked.append(waiter)
-        self._relay.streams.changed(self.name)
-        await waiter
 
 
 class Relay:
@@ -221,7 +124,7 @@ class Relay:
         self._close_if_empty(open_room)
 
     def _place(self, open_room: OpenRoom, cursor: Cursor, start: Start) -> None:
-        place = open_room.room.locate(start, fresh=False)
+        place = locate(open_room.room, start, fresh=False)
         if isinstance(place, Placed):
             self._admit(open_room, cursor, place)
         else:
@@ -268,7 +171,7 @@ class Relay:
                 fresh = True
             else:
                 await self._fill(open_room)
-            place = open_room.room.locate(start, fresh=fresh)
+            place = locate(open_room.room, start, fresh=fresh)
             if isinstance(place, Placed):
                 return place
             need = place

@@ -8,8 +8,6 @@ writes to those that hold the first mark and gives them the second. Everything h
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, auto
-from typing import NamedTuple
 
 from streamcast.cursor import Cursor, Mark
 from streamcast.message import ZERO, Gap, Item, Message, MessageId
@@ -25,31 +23,12 @@ from streamcast.proof import (
     progress,
 )
 from streamcast.window import BEFORE, Window
-from streamcast.wire import Batch, Dialect, Start
+from streamcast.wire import Batch, Dialect
 
 PAGE_BYTES = 64 * 1024
 """How much is written to a member at once."""
 MAX_COUNT = 500
 """How many entries a read asks for at most."""
-
-
-class Need(Enum):
-    """What has to happen before a join can be placed."""
-
-    FRESH = auto()
-    """The stream has to be read up to now, and what was read has to be handed out."""
-    OLDER = auto()
-    """Older entries have to be read into the window."""
-    STORE = auto()
-    """It starts before what the window can hold: the store has to be asked."""
-
-
-class Placed(NamedTuple):
-    """Where a member starts; `gap` is told before its first message."""
-
-    mark: Mark
-    resumed: bool = False
-    gap: Gap | None = None
 
 
 @dataclass(slots=True)
@@ -222,57 +201,8 @@ class Room:
 
     # Members
 
-    def locate(self, start: Start, *, fresh: bool) -> Placed | Need:
-        """Find where a member starts, or what is needed to find it.
-
-        `fresh`: the stream was read, and all of it handed out, since the join was asked for.
-        """
-        if start.after is not None:
-            return self._after(start.after, fresh=fresh)
-        if start.everything:
-            return self._everything()
-        return self._last(start.last or 0)
-
-    def _after(self, after: MessageId, *, fresh: bool) -> Placed | Need:
-        window = self.window
-        if after > self.position.id:
-            # Another server may have read further; only a fresh read tells the future.
-            return Need.STORE if fresh else Need.FRESH
-        if after < window.floor:
-            return Need.OLDER if self._may_grow else Need.STORE
-        found = window.find(after)
-        index = window.first_after(after) if found is None else found
-        if index > self.tip.index:
-            return Need.FRESH
-        if found is None:
-            gap = Gap(after, window.earliest(index), self.position.id, after)
-            return Placed(self._at(index, told=gap.earliest), gap=gap)
-        return Placed(self._at(index), resumed=not window.has_gap_from(index))
-
-    def _everything(self) -> Placed | Need:
-        if self.window.reaches_beginning:
-            index = self.window.start
-            while index < self.tip.index and isinstance(
-                self.window.items[index - self.window.start], Gap
-            ):
-                index += 1
-            return Placed(self._at(index, told=ZERO))
-        if self._may_grow:
-            return Need.OLDER
-        return Placed(Mark(BEFORE, ZERO, None, self.history, told=ZERO))
-
-    def _last(self, count: int) -> Placed | Need:
-        if count == 0:
-            return Placed(self.tip)
-        index = self.window.back(count)
-        if index is None:
-            if not self.window.reaches_beginning:
-                return Need.OLDER if self._may_grow else Need.STORE
-            # Fewer are kept: it starts with the first, as one does who asks for everything.
-            return Placed(self._at(min(self.window.start, self.tip.index), told=ZERO))
-        return Placed(self._at(min(index, self.tip.index)))
-
-    def _at(self, index: int, *, told: MessageId | None = None) -> Mark:
+    def mark_at(self, index: int, *, told: MessageId | None = None) -> Mark:
+        """Return a place, given as an index; `told`: see `Mark`."""
         return self.tip if index == self.tip.index else self._mark(index, told=told)
 
     def add(self, cursor: Cursor, mark: Mark) -> None:
@@ -303,7 +233,7 @@ class Room:
             if index is None:
                 return Read(Kind.EXAMINE, cursor.mark.id, self.count + 1)
             items, index = self.window.page(index, self.tip.index, PAGE_BYTES)
-            cursor.mark = self._at(index)
+            cursor.mark = self.mark_at(index)
             self._hand(cursor, items)
         return None
 
@@ -365,7 +295,8 @@ class Room:
     # The window
 
     @property
-    def _may_grow(self) -> bool:
+    def may_grow(self) -> bool:
+        """Whether older entries may be read into the window."""
         return not self.window.reaches_beginning and self.window.size < self.window_limit // 2
 
     def older(self, floor: MessageId, history: int, entries: Sequence[Message], asked: int) -> None:

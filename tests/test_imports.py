@@ -11,7 +11,8 @@ FLOORS = [
     ["wire"],
     ["cursor", "proof", "window"],
     ["room"],
-    ["fanout", "streams"],
+    ["joining", "fanout", "streams"],
+    ["follower"],
     ["relay"],
     ["server"],
     ["cli"],
@@ -57,11 +58,11 @@ def test_imports_go_down_only() -> None:
 
 
 def test_the_core_knows_no_socket_and_no_http() -> None:
-    pure = ["message", "wire", "cursor", "proof", "window", "room"]
+    pure = ["message", "wire", "cursor", "proof", "window", "room", "joining"]
     for path in PACKAGE.rglob("*.py"):
         if part(path) in pure:
             assert not {"asyncio", "socket", "redis", "hiredis"} & outside(path), path
-        if part(path) in [*pure, "fanout", "relay"]:
+        if part(path) in [*pure, "fanout", "follower", "relay"]:
             assert not {"socket", "http", "websockets", "redis", "hiredis"} & outside(path), path
 
 

@@ -17,9 +17,10 @@ from hypothesis.stateful import (
 import streamcast.proof
 import streamcast.room
 from streamcast.cursor import Mark
+from streamcast.joining import Need, Placed, locate
 from streamcast.message import ZERO, Gap, MessageId
 from streamcast.proof import Progress, Read, Reply
-from streamcast.room import Need, Placed, Room
+from streamcast.room import Room
 from streamcast.window import BEFORE, Window
 from streamcast.wire import Start
 from tests.model import Member, Remembers, Stream, check
@@ -178,7 +179,7 @@ class RoomMachine(RuleBasedStateMachine):
     def _find(self, start: Start) -> Placed:
         fresh = False
         while True:
-            place = self.room.locate(start, fresh=fresh)
+            place = locate(self.room, start, fresh=fresh)
             if isinstance(place, Placed):
                 return place
             if place is Need.FRESH:
@@ -338,10 +339,10 @@ def test_mutant_that_is_live_one_step_too_early(monkeypatch: pytest.MonkeyPatch)
             early = lambda self, index, told=None: (  # noqa: E731
                 tip if index >= tip.index - 1 else right_at(self, index, told=told)
             )
-            patch.setattr(Room, "_at", early)
+            patch.setattr(Room, "mark_at", early)
             return right(self, cursor)
 
-    right, right_at = Room.catch_up, Room._at
+    right, right_at = Room.catch_up, Room.mark_at
     monkeypatch.setattr(Room, "catch_up", catch_up)
     with pytest.raises(AssertionError):
         run(400, shrink=False)

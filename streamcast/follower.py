@@ -1,0 +1,137 @@
+"""A room that is open: its stream's follower, and those who wait for something in it.
+
+The law of this file: it has no opinion. It hands what was read to the room, and tells the relay
+when the room opened, grew, or can't be opened.
+"""
+
+import asyncio
+from typing import Protocol
+
+from streamcast.config import RelaySettings
+from streamcast.cursor import Cursor
+from streamcast.errors import CodedError
+from streamcast.message import ZERO
+from streamcast.proof import Kind, Read, Reply
+from streamcast.room import Room
+from streamcast.streams import Streams
+from streamcast.wire import Close, Start
+from streamcast.wire.close import Code
+
+_RESOLVE = Read(Kind.RESOLVE, ZERO, 1)
+
+
+class Owner(Protocol):
+    """The relay, as its open rooms see it."""
+
+    @property
+    def streams(self) -> Streams:
+        """The streams of all rooms."""
+
+    @property
+    def settings(self) -> RelaySettings:
+        """How much a room keeps in memory."""
+
+    def opened(self, open_room: "OpenRoom") -> None:
+        """Take in that the stream's position is known."""
+
+    def grown(self, open_room: "OpenRoom") -> None:
+        """Take in that more was read."""
+
+    def forget(self, open_room: "OpenRoom") -> None:
+        """Take in that it is open no more."""
+
+
+class OpenRoom:
+    """A room that somebody is in, or joining; it follows the room's stream.
+
+    `room` is there once the stream's position was resolved.
+    """
+
+    def __init__(self, relay: Owner, name: str) -> None:
+        self._relay = relay
+        self.name = name
+        self._room: Room | None = None
+        self.waiting: list[tuple[Cursor, Start]] = []
+        self.placing = 0
+        self.filling: asyncio.Task[None] | None = None
+        self.weight = 0
+        self.queued = False
+        self._held = False
+        # Those who wait for a read that begins after they asked: not sent, sent, answered.
+        self._asked: list[asyncio.Future[None]] = []
+        self._sent: list[asyncio.Future[None]] = []
+        self._answered: list[asyncio.Future[None]] = []
+
+    @property
+    def room(self) -> Room:
+        """The room. Only to be asked for once it is open."""
+        assert self._room is not None
+        return self._room
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the stream's position is known."""
+        return self._room is not None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is in the room, or on the way into it."""
+        members = self._room.members if self._room is not None else ()
+        return not (self.waiting or self.placing or members)
+
+    # As a follower
+
+    def next_read(self, *, announced: bool) -> Read | None:
+        """Return what to read now; nothing while too much waits to be handed out."""
+        if self._room is None:
+            return _RESOLVE
+        if not self._room.has_room:
+            self._held = True
+            return None
+        self._sent += self._asked
+        self._asked = []
+        return self._room.next_read(announced=announced)
+
+    def received(self, read: Read, reply: Reply) -> bool:
+        """Take in an answer: open the room, or extend it."""
+        if self._room is None:
+            assert reply.info is not None
+            self._room = Room(self.name, reply.info, self._relay.settings.window)
+            self._relay.opened(self)
+            return False
+        more = self._room.received(read, reply)
+        if not more:
+            self._answered += self._sent
+            self._sent = []
+        self._relay.grown(self)
+        return more
+
+    def failed(self, error: CodedError) -> None:
+        """Refuse those who wait."""
+        self._relay.forget(self)
+        for cursor, _ in self.waiting:
+            cursor.sink.refused(cursor, error)
+
+    # As one who hands out
+
+    def handed_out(self) -> None:
+        """Go on reading, if that was held up; tell those who waited."""
+        if self._held:
+            self._held = False
+            self._relay.streams.changed(self.name)
+        answered, self._answered = self._answered, []
+        for waiter in answered:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def broken(self) -> None:
+        """Part with the members; they come back to a room that is opened anew."""
+        for cursor in list(self.room.members):
+            cursor.sink.close(Close(Code.INTERNAL, "internal error"))
+
+    async def wait_fresh(self) -> None:
+        """Wait until the stream was read after this call, and all of it was handed out."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._asked.append(waiter)
+        self._relay.streams.changed(self.name)
+        await waiter
