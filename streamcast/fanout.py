@@ -27,7 +27,7 @@ class HandsOut(Protocol):
         """The room."""
 
     def handed_out(self) -> None:
-        """Take in that all that was read has been handed out."""
+        """Take in that a slice has been handed out."""
 
     def broken(self) -> None:
         """Take in that handing out failed for a reason that nobody thought of."""
@@ -57,15 +57,20 @@ class FanOut:
         left = TURN
         while self._queue and left > 0:
             owner = self._queue.popleft()
-            try:
-                left -= 1 + owner.room.hand_out(SLICE)
-            except Exception as fault:  # noqa: BLE001 - the boundary between one room and all others
-                log.error("fault", where="fan-out", fault=repr(fault), exc_info=True)
-                owner.broken()
-                continue
-            if owner.room.has_news:
-                self._queue.append(owner)
-            else:
-                owner.queued = False
-                owner.handed_out()
+            owner.queued = False
+            left -= 1 + self._hand_out(owner)
         self._schedule()
+
+    def _hand_out(self, owner: HandsOut) -> int:
+        """Hand out a slice. A fault in one room must not end the turns of all others."""
+        try:
+            visited = owner.room.hand_out(SLICE)
+            owner.handed_out()
+        except Exception as fault:  # noqa: BLE001 - the boundary between one room and all others
+            log.error("fault", where="fan-out", fault=repr(fault), exc_info=True)
+            owner.broken()
+            return SLICE
+        if owner.room.has_news and not owner.queued:
+            owner.queued = True
+            self._queue.append(owner)
+        return visited

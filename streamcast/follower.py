@@ -60,7 +60,7 @@ class OpenRoom:
         # Those who wait for a read that begins after they asked: not sent, sent, answered.
         self._asked: list[asyncio.Future[None]] = []
         self._sent: list[asyncio.Future[None]] = []
-        self._answered: list[asyncio.Future[None]] = []
+        self._answered: list[tuple[int, asyncio.Future[None]]] = []
 
     @property
     def room(self) -> Room:
@@ -101,7 +101,8 @@ class OpenRoom:
             return False
         more = self._room.received(read, reply)
         if not more:
-            self._answered += self._sent
+            end = self._room.window.end
+            self._answered += [(end, waiter) for waiter in self._sent]
             self._sent = []
         self._relay.grown(self)
         return more
@@ -115,14 +116,18 @@ class OpenRoom:
     # As one who hands out
 
     def handed_out(self) -> None:
-        """Go on reading, if that was held up; tell those who waited."""
-        if self._held:
+        """Go on reading, if that was held up; tell those whose read has been handed out."""
+        room = self.room
+        if self._held and room.has_room:
             self._held = False
             self._relay.streams.changed(self.name)
-        answered, self._answered = self._answered, []
-        for waiter in answered:
-            if not waiter.done():
+        if not self._answered:
+            return
+        tip = room.tip.index
+        for end, waiter in self._answered:
+            if end <= tip and not waiter.done():
                 waiter.set_result(None)
+        self._answered = [entry for entry in self._answered if entry[0] > tip]
 
     def broken(self) -> None:
         """Part with the members; they come back to a room that is opened anew."""

@@ -1,7 +1,10 @@
 """One way to log: a short name of what happened, and fields. Never payloads, never secrets."""
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
 
 _logger = logging.getLogger("streamcast")
 
@@ -24,6 +27,12 @@ def warning(event: str, **fields: Any) -> None:
 def error(event: str, **fields: Any) -> None:
     """Log what went wrong."""
     _log(logging.ERROR, event, fields)
+
+
+def fault_of(task: "asyncio.Task[Any]", where: str) -> None:
+    """Log the exception that ended a task, which nobody thought of."""
+    if not task.cancelled() and (fault := task.exception()) is not None:
+        error("fault", where=where, fault=repr(fault), exc_info=fault)
 
 
 def _log(level: int, event: str, fields: dict[str, Any]) -> None:

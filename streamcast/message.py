@@ -12,6 +12,8 @@ from streamcast.errors import BadId, BadRoom
 
 MAX_ROOM_BYTES = 128
 MAX_ID_PART = 2**64 - 1
+MAX_META = 1024
+"""How many bytes a message's `meta` has at most; a larger one is not handed on."""
 # Fields by which streamcast knows its own entries; everything else is foreign.
 TEXT_FIELD = b"message"
 BINARY_FIELD = b"binary"
@@ -137,7 +139,7 @@ def _own(fields: Sequence[bytes]) -> tuple[bytes | None, bool, str | None]:
     data = meta = None
     text = True
     for name, value in zip(fields[::2], fields[1::2], strict=True):
-        if name == META_FIELD:
+        if name == META_FIELD and len(value) <= MAX_META:
             meta = value.decode(errors="replace")
         elif data is None and name in {TEXT_FIELD, BINARY_FIELD}:
             data, text = value, name == TEXT_FIELD

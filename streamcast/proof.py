@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from streamcast.message import ZERO, Gap, Item, Message, MessageId
 
-MAX_RECOUNT = 10_000
+MAX_RECOUNT = 2_000
 """How many entries an examination reads at most to prove that none is missing."""
 
 
@@ -184,7 +184,8 @@ def _examine(at: Position, read: Read, reply: Reply, info: StreamInfo, known: Kn
     if expected is not None and stored == expected:
         return _advance(at, entries, reply)
     if stored is None and expected is not None and read.count <= expected <= MAX_RECOUNT:
-        return Progress((), at, again=replace(read, count=expected + 1))
+        # Twice as many, since more may come meanwhile.
+        return Progress((), at, again=replace(read, count=2 * expected + 1))
     return _go_on(_gap(at.id, at.id, entries, info), entries, reply, info)
 
 

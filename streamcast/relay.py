@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from streamcast import log
 from streamcast.config import RelaySettings
 from streamcast.cursor import Cursor, Mark
 from streamcast.errors import CodedError, StoreError, Unavailable
@@ -21,7 +22,8 @@ from streamcast.proof import Kind, Read, page
 from streamcast.room import Room
 from streamcast.streams import Publication, Streams
 from streamcast.window import BEFORE
-from streamcast.wire import Start
+from streamcast.wire import Close, Start
+from streamcast.wire.close import Code
 
 JOIN_TIMEOUT = 5.0
 """Seconds after which a join that waits for the store is refused."""
@@ -151,6 +153,9 @@ class Relay:
             self._refuse(cursor, Unavailable("The store does not answer."))
         except CodedError as error:
             self._refuse(cursor, error)
+        except Exception:
+            self._refuse(cursor, Unavailable("The room can't be joined now."))
+            raise
         finally:
             open_room.placing -= 1
             self._close_if_empty(open_room)
@@ -165,7 +170,7 @@ class Relay:
         fresh = False
         while not cursor.gone:
             if need is Need.STORE:
-                return await self._find_in_store(open_room, start)
+                return await self._find_in_store(open_room, cursor, start)
             if need is Need.FRESH:
                 await open_room.wait_fresh()
                 fresh = True
@@ -177,31 +182,36 @@ class Relay:
             need = place
         return None
 
-    async def _find_in_store(self, open_room: OpenRoom, start: Start) -> Placed:
+    async def _find_in_store(
+        self, open_room: OpenRoom, cursor: Cursor, start: Start
+    ) -> Placed | None:
         """Find a place that lies before what the window can hold."""
         room = open_room.room
         if start.after is None:
-            return Placed(await self._before_last(open_room, start.last or 0))
+            mark = await self._before_last(open_room, cursor, start.last or 0)
+            return None if mark is None else Placed(mark)
         mark = Mark(BEFORE, start.after, None, room.history)
         reply = await self.streams.examine(room.name, Read(Kind.EXAMINE, mark.id, 2))
         gap, _ = page(mark.id, None, reply)
         # The first page that is read from there tells the gap.
         return Placed(mark, resumed=gap is None)
 
-    async def _before_last(self, open_room: OpenRoom, last: int) -> Mark:
-        """Walk back to the entry before the newest `last` ones."""
+    async def _before_last(self, open_room: OpenRoom, cursor: Cursor, last: int) -> Mark | None:
+        """Walk back to the entry before the newest `last` ones; None if the member left."""
         room = open_room.room
         end, history = room.tip.id, room.history
         left = last
-        while True:
+        while not cursor.gone:
             count = min(left, room.count) + 1
             entries = await self.streams.before(room.name, end, count)
+            room.measure(entries)
             if left < len(entries):
                 return Mark(BEFORE, entries[left].id, entries[left].fingerprint, history)
             if len(entries) < count:
                 return Mark(BEFORE, ZERO, None, history, told=ZERO)
             left -= len(entries) - 1
             end = entries[-1].id
+        return None
 
     async def _fill(self, open_room: OpenRoom) -> None:
         """Read older entries into the window: once, however many wait for them."""
@@ -285,11 +295,18 @@ class Relay:
                         self.streams.changed(room.name)
                         await asyncio.sleep(RETRY)
                 read = room.catch_up(cursor)
+        except Exception:
+            cursor.sink.close(Close(Code.INTERNAL, "internal error"))
+            raise
         finally:
             cursor.catching_up = False
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        log.fault_of(task, "relay")

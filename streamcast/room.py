@@ -27,6 +27,8 @@ from streamcast.wire import Batch, Dialect
 
 PAGE_BYTES = 64 * 1024
 """How much is written to a member at once."""
+FIRST_ENTRY_SIZE = 16 * 1024
+"""How large entries are taken to be before any was seen."""
 MAX_COUNT = 500
 """How many entries a read asks for at most."""
 
@@ -83,7 +85,7 @@ class Room:
         self._frozen: Sequence[Cursor] | None = None
         self._round: Round | None = None
         self._again: Read | None = None
-        self._entry_size = 0
+        self._entry_size: int | None = None
 
     # Reading the stream
 
@@ -100,7 +102,7 @@ class Room:
 
     def received(self, read: Read, reply: Reply) -> bool:
         """Take in an answer. Returns whether there is more to read at once."""
-        self._measure(reply.entries)
+        self.measure(reply.entries)
         at = self.position
         went = progress(at, read, reply, self._seen)
         self._again = went.again
@@ -133,16 +135,18 @@ class Room:
         """Return the fingerprints of the messages that were handed out, by their ID."""
         return self.window.fingerprints(self.tip.index)
 
-    def _measure(self, entries: Sequence[Message]) -> None:
+    def measure(self, entries: Sequence[Message]) -> None:
         """Follow the size of entries, so that a page of them has about PAGE_BYTES."""
         if entries:
             size = sum(entry.size for entry in entries) // len(entries)
-            self._entry_size = max(size, (3 * self._entry_size + size) // 4)
+            before = size if self._entry_size is None else self._entry_size
+            self._entry_size = max(size, (3 * before + size) // 4)
 
     @property
     def count(self) -> int:
         """How many entries to ask for at once."""
-        return max(1, min(MAX_COUNT, 4 * PAGE_BYTES // (self._entry_size + 1)))
+        size = FIRST_ENTRY_SIZE if self._entry_size is None else self._entry_size
+        return max(1, min(MAX_COUNT, 4 * PAGE_BYTES // (size + 1)))
 
     # Fan-out
 
@@ -307,7 +311,7 @@ class Room:
         """
         if self.history != history or self.window.floor != floor:
             return
-        self._measure(entries)
+        self.measure(entries)
         entries = entries[::-1]
         if len(entries) == asked:
             self.window.prepend(entries[1:], entries[0].id, whole=True)

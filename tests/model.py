@@ -112,6 +112,7 @@ class Member:
         self.writable = True
         self.log: list[Item] = []
         self.head: MessageId | None = None
+        self.resumed = False
         self.start_told = False
         self.pauses_after = 10**9
         self.writes = 0
@@ -130,7 +131,7 @@ class Member:
         raise AssertionError(how)
 
     def joined(self, cursor: Cursor, head: MessageId, *, resumed: bool) -> None:
-        self.head = head
+        self.head, self.resumed = head, resumed
 
     def refused(self, cursor: Cursor, error: CodedError) -> None:
         raise AssertionError(error)
@@ -144,6 +145,9 @@ def check(stream: Stream, member: Member, *, finished: bool) -> None:
     start_is_known = not member.start_told
     for item in member.log:
         if isinstance(item, Gap):
+            told = seen if isinstance(seen, MessageId) else seen.id
+            if gap is None and start_is_known and (item is not member.log[0] or member.resumed):
+                assert item.after == told, f"{item} to one who has seen {seen}"
             gap = item
             continue
         if gap is not None:

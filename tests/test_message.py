@@ -52,6 +52,12 @@ def test_own_entries() -> None:
     assert (own.data, own.text, own.meta, own.fields) == (b"x", False, None, None)
 
 
+def test_a_large_meta_is_not_handed_on() -> None:
+    for size, kept in ((1024, True), (1025, False)):
+        own = Message(MessageId(1, 0), (b"message", b"x", b"meta", b"m" * size), 10)
+        assert (own.meta is not None) == kept
+
+
 def test_fingerprints_tell_contents_apart() -> None:
     same = [Message(MessageId(1, 0), (b"message", b"x"), 10) for _ in range(2)]
     other = Message(MessageId(1, 0), (b"binary", b"x"), 10)

@@ -66,7 +66,8 @@ async def test_members_that_come_go_and_stall_between_slices(store: Store, relay
     small = [join(relay, f"small{n}", dialect) for n in range(SMALL_ROOMS) for _ in range(5)]
     await until(lambda: all(member.head is not None for member in large + small))
     gone: list[RoomMember] = []
-    between_slices = stalled_in_round = small_between = 0
+    between_slices = stalled_in_round = small_between = served_before = 0
+    same_round = None
     for number in range(400):
         publish(relay, "large", str(number))
         publish(relay, f"small{number % SMALL_ROOMS}", str(number))
@@ -74,9 +75,10 @@ async def test_members_that_come_go_and_stall_between_slices(store: Store, relay
         room = relay._rooms["large"].room
         if room._round is not None and 0 < room._round.next < len(room._round.members):
             between_slices += 1
-            small_between += any(
-                relay._rooms[f"small{n}"].room.delivered > 0 for n in range(SMALL_ROOMS)
-            )
+            # In the very round that was between two slices when the loop last turned.
+            served = sum(relay._rooms[f"small{n}"].room.delivered for n in range(SMALL_ROOMS))
+            small_between += room._round is same_round and served > served_before
+            same_round, served_before = room._round, served
         for _ in range(5):
             member = chance.choice(large)
             if member.writable:
@@ -143,8 +145,9 @@ async def test_a_storm_of_joins_reads_the_store_once_for_all(store: Store, relay
         members.append(member)
     await until(lambda: all(member.head is not None for member in members))
     stats = store.client.info("commandstats")
-    assert stats["cmdstat_xrevrange"]["calls"] == 1
-    assert stats.get("cmdstat_xrange", {"calls": 0})["calls"] <= 2
+    # A few pages, the first of them small, for 500 joins.
+    assert stats["cmdstat_xrevrange"]["calls"] <= 4
+    assert stats.get("cmdstat_xrange", {"calls": 0})["calls"] <= 4
     for number, member in enumerate(members):
         assert [item.id for item in member.log] == [
             MessageId.parse(id_) for id_ in ids[number % 100 + 1 :]

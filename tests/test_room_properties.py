@@ -170,6 +170,10 @@ class RoomMachine(RuleBasedStateMachine):
         placed = self._find(start)
         member.start_told = placed.mark.told == ZERO or start.everything or bool(start.last)
         self.members.append(member)
+        if placed.resumed:
+            assert start.after is not None
+            assert placed.mark.id == start.after
+            assert placed.gap is None
         self.room.add(member.cursor, placed.mark)
         member.joined(member.cursor, placed.mark.id, resumed=placed.resumed)
         if placed.gap is not None:

@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from streamcast.config import LogSettings, RelaySettings, ServerSettings, StreamSettings
 from streamcast.server import target
@@ -61,6 +61,8 @@ UPGRADE = (
         (UPGRADE + b"Origin: null\r\n\r\n", 403),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000, 431),
         (b"hello\r\n\r\n", 400),
+        (UPGRADE.replace(b"live", "café".encode()) + b"\r\n", 400),
+        (UPGRADE + b"no colon\r\n\r\n", 400),
     ],
 )
 def test_refused_before_the_upgrade(server: Server, sent: bytes, status: int) -> None:
@@ -181,6 +183,50 @@ def test_too_big(server: Server, dialect: str) -> None:
         assert client.closed() == 1009
 
 
+def test_a_frame_far_too_big_is_told_so(server: Server) -> None:
+    """The close must not be lost with what is still coming: 1006 would mean to try again."""
+    for protocol in (None, JSON):
+        client = Client(f"{server.url}/rooms/live", protocol)
+        try:
+            client.send("x" * 10_000_000)
+        except ConnectionClosed:
+            pass
+        assert client.closed() == 1009
+
+
+def test_one_that_floods_does_not_hold_up_others(server: Server) -> None:
+    """A megabyte of the smallest requests takes many turns of the loop, and others go between."""
+    flood = b"".join(b"\x81\x8f\0\0\0\0" + b'{"type":"ping"}' for _ in range(60_000))
+    head = UPGRADE.replace(b"/rooms/live", b"/rooms")
+    with (
+        Client(f"{server.url}/rooms/other") as other,
+        socket.create_connection(("127.0.0.1", server.port)) as sock,
+    ):
+        other.told()
+        sock.sendall(head + b"Sec-WebSocket-Protocol: streamcast.v1\r\n\r\n")
+        sock.recv(1000)
+        stop = threading.Event()
+
+        def drain() -> None:
+            while not stop.is_set() and sock.recv(1 << 20):
+                pass
+
+        def send() -> None:
+            sock.sendall(flood)
+            sent.set()
+
+        sent = threading.Event()
+        threads = [threading.Thread(target=work, daemon=True) for work in (drain, send)]
+        for thread in threads:
+            thread.start()
+        answered = 0
+        while not sent.is_set():
+            other.ask(type="publish", room="other", data="x")
+            answered += 1
+        stop.set()
+        assert answered > 10
+
+
 def test_text_that_is_not_utf8_is_1007_and_not_stored(server: Server, store: Store) -> None:
     client = Client(f"{server.url}/rooms/live", None)
     client.socket.send(b"\xff", text=True)
@@ -219,9 +265,13 @@ def test_a_full_server(store: Store, serve: Callable[..., Server]) -> None:
     server = serve(store, "--max-connections", "2")
     clients = [Client(f"{server.url}/rooms") for _ in range(2)]
     assert Client(f"{server.url}/rooms").closed() == 1013
-    clients.pop().socket.close()
-    with Client(f"{server.url}/rooms") as client:
-        assert client.ask(type="ping")["type"] == "pong"
+    # One that is refused and does not answer the close takes nobody's place.
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+        sock.sendall(UPGRADE + b"\r\n")
+        assert b"this server is full" in sock.recv(1000) + sock.recv(1000)
+        clients.pop().socket.close()
+        with Client(f"{server.url}/rooms") as client:
+            assert client.ask(type="ping")["type"] == "pong"
     clients[0].socket.close()
 
 

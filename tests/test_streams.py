@@ -326,6 +326,59 @@ async def test_a_store_that_stands_still_is_noticed(
     await until(lambda: recorder.texts == ["a", "c"])
 
 
+async def test_every_publication_ends_when_the_store_is_lost(
+    own_store: Callable[..., Store], start: Start
+) -> None:
+    """Once, however many wait; and nothing stays counted as under way."""
+    store = own_store()
+    streams = await start(store, silence=1.0)
+    store.signal(signal.SIGSTOP)
+    publishers = [Publisher(streams) for _ in range(5)]
+    for number in range(5000):
+        publishers[number % 5].publish("room", "x" * 1000)
+    for publisher in publishers:
+        await publisher.ended(1000)
+    assert streams.statistics().publishing == streams.statistics().publishing_bytes == 0
+    assert {type(outcome) for outcome in publishers[0].outcomes} == {Unknown, Unavailable}
+    store.signal(signal.SIGCONT)
+
+
+async def test_a_burst_is_never_trimmed_below_history(store: Store, start: Start) -> None:
+    """However many servers trim at one moment."""
+    servers = [await start(store, history=1000, young=0.0) for _ in range(2)]
+    with store.client.pipeline(transaction=True) as pipe:
+        for number in range(1000):
+            pipe.xadd("streamcast:room", {"message": number}, id=f"{number + 1}-0")
+        pipe.execute()
+    publishers = [Publisher(streams) for streams in servers]
+    for _ in range(10):
+        for publisher in publishers:
+            for _ in range(450):
+                publisher.publish("room", "x")
+        for publisher in publishers:
+            await until(lambda: all(s.statistics().publishing == 0 for s in servers))
+        assert store.client.xlen("streamcast:room") >= 1000
+    assert store.client.xlen("streamcast:room") <= 1200
+
+
+async def test_a_master_that_becomes_a_replica(
+    own_store: Callable[..., Store], start: Start
+) -> None:
+    """Nothing counts that a replica says; when it is a master again, everything is proved anew."""
+    store = own_store()
+    streams = await start(store)
+    recorder, publisher = await follow(streams, "room"), Publisher(streams)
+    store.client.replicaof("127.0.0.1", 1)
+    publisher.publish("room", "a")
+    assert isinstance((await publisher.ended(1))[0], Unavailable)
+    await until(lambda: store.lanes() == [])
+    store.client.replicaof("NO", "ONE")
+    await until(lambda: streams.statistics().reconnects == 2)
+    publisher.publish("room", "b")
+    assert isinstance((await publisher.ended(2))[1], MessageId)
+    await until(lambda: recorder.texts == ["b"])
+
+
 async def test_two_servers_trim_only_what_is_neither_new_nor_young(
     store: Store, start: Start
 ) -> None:

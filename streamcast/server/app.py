@@ -59,6 +59,14 @@ async def _run(context: Context, stop: asyncio.Event) -> None:
         _summarize_forever(context),
     ]
     tasks = [asyncio.create_task(each) for each in work]
+
+    def ended(task: asyncio.Task[None]) -> None:
+        # By a fault; better to end in order than to go on without it.
+        log.fault_of(task, "server")
+        stop.set()
+
+    for task in tasks:
+        task.add_done_callback(ended)
     try:
         await stop.wait()
     finally:

@@ -44,6 +44,8 @@ MAX_PUBLISHING = 256 * 1024
 """How many bytes of a client are on the way to the store before no more is read from it."""
 HIGH_WATER = 64 * 1024
 """How many bytes wait for the socket before its member is left behind."""
+READ_SLICE = 8 * 1024
+"""How many bytes of a client are read in one turn of the event loop."""
 MAX_REASON = 123
 """How many bytes the reason of a close has at most (RFC 6455 section 5.5)."""
 
@@ -52,10 +54,13 @@ class Connection(asyncio.Protocol):
     """One client."""
 
     __slots__ = (
+        "_admitted",
         "_closing",
         "_context",
         "_cursors",
+        "_ended",
         "_fragments",
+        "_inbox",
         "_malformed",
         "_publishing",
         "_reading",
@@ -84,6 +89,10 @@ class Connection(asyncio.Protocol):
         self._text = False
         self._malformed = 0
         self._publishing = 0
+        # What was received and is still to be read, and whether that is the end of it.
+        self._inbox = bytearray()
+        self._ended = False
+        self._admitted = False
         self._closing: Close | None = None
         self._reading = True
         self._stopped = False
@@ -108,10 +117,16 @@ class Connection(asyncio.Protocol):
         self._room = target.room
         if context.stopping:
             self.close(Close(Code.RESTART, "restarting"))
-        elif len(context.connections) > context.server.max_connections:
+        elif context.admitted >= context.server.max_connections:
             context.refused += 1
             self.close(Close(Code.TRY_LATER, "this server is full"))
-        elif target.error is not None:
+        else:
+            context.admitted += 1
+            self._admitted = True
+            self._begin(target)
+
+    def _begin(self, target: Target) -> None:
+        if target.error is not None:
             self._reply(self.dialect.error(target.error, target.room, None))
             self.close(Close(Code.BAD_ROOM, str(target.error)))
         elif target.room is not None:
@@ -123,8 +138,7 @@ class Connection(asyncio.Protocol):
         """Leave all rooms and close; nothing more is written but the close itself."""
         if self._closing is not None:
             return
-        self._closing = how
-        self._leave_all()
+        self._end(how)
         if self._websocket.state is OPEN:
             reason = how.reason.encode()[:MAX_REASON].decode(errors="ignore")
             self._websocket.send_close(how.code, reason)
@@ -148,8 +162,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave all rooms."""
-        self._closing = self._closing or Close(Code.GOING_AWAY, "connection lost")
-        self._leave_all()
+        self._end(Close(Code.GOING_AWAY, "connection lost"))
         self.writable = False
         self._context.connections.pop(self, None)
         self._context.closed += 1
@@ -162,7 +175,13 @@ class Connection(asyncio.Protocol):
             reason=None if sent is None else sent.reason,
         )
 
-    def _leave_all(self) -> None:
+    def _end(self, how: Close) -> None:
+        """Be a member of nothing from now on, and take no more requests."""
+        self._closing = self._closing or how
+        self._inbox.clear()
+        if self._admitted:
+            self._admitted = False
+            self._context.admitted -= 1
         cursors, self._cursors = self._cursors, {}
         for cursor in cursors.values():
             self._context.relay.leave(cursor)
@@ -170,6 +189,31 @@ class Connection(asyncio.Protocol):
     # What comes
 
     def data_received(self, data: bytes) -> None:
+        """Take in bytes: a slice at once, the rest in later turns, and no more until then.
+
+        So that one client that sends much does not hold up all others.
+        """
+        if not self._inbox and len(data) <= READ_SLICE:
+            self._feed(data)
+            return
+        if not self._inbox:
+            asyncio.get_running_loop().call_soon(self._read_on)
+        self._inbox += data
+        self._update_reading()
+
+    def _read_on(self) -> None:
+        data = bytes(self._inbox[:READ_SLICE])
+        del self._inbox[:READ_SLICE]
+        if data:
+            self._feed(data)
+        if self._inbox:
+            asyncio.get_running_loop().call_soon(self._read_on)
+            return
+        self._update_reading()
+        if self._ended:
+            self._receive_eof()
+
+    def _feed(self, data: bytes) -> None:
         """Take in frames."""
         websocket = self._websocket
         websocket.receive_data(data)
@@ -179,10 +223,17 @@ class Connection(asyncio.Protocol):
             self._frame(cast("Frame", event))
         self._write_out()
 
-    def eof_received(self) -> None:
-        """Close: a client that sends no more is gone."""
+    def eof_received(self) -> bool:
+        """Close: a client that sends no more is gone, once all that it sent is read."""
+        self._ended = True
+        if not self._inbox:
+            self._receive_eof()
+        return True
+
+    def _receive_eof(self) -> None:
         self._websocket.receive_eof()
         self._write_out()
+        self._transport.close()
 
     def _frame(self, frame: Frame) -> None:
         opcode = frame.opcode
@@ -207,13 +258,13 @@ class Connection(asyncio.Protocol):
             self.close(Close(Code.BAD_DATA, "text that is not UTF-8"))
             return
         limit = self._context.messages.max_message
-        self._handle(self.dialect.decode(data, limit, self._room, text=text))
+        self._handle(self.dialect.decode(data, limit, self._room, text=text), len(data))
 
-    def _handle(self, request: Request) -> None:
+    def _handle(self, request: Request, size: int) -> None:
         self._malformed = self._malformed + 1 if _is_malformed(request) else 0
         match request:
             case Publish():
-                self._publish(request)
+                self._publish(request, size)
             case Join():
                 self._join(request)
             case Leave():
@@ -257,10 +308,16 @@ class Connection(asyncio.Protocol):
 
     # Publishing
 
-    def _publish(self, publish: Publish) -> None:
+    def _publish(self, publish: Publish, size: int) -> None:
         fields = own_fields(publish.data, text=publish.text, meta=publish.meta)
         publication = Publication(
-            publish.room, fields, self, self._published, key=publish.key, ref=publish.ref
+            publish.room,
+            fields,
+            self,
+            self._published,
+            key=publish.key,
+            ref=publish.ref,
+            size=size,
         )
         self._publishing += publication.size
         if self._publishing > MAX_PUBLISHING:
@@ -295,6 +352,18 @@ class Connection(asyncio.Protocol):
         elif reply:
             self.write(reply)
 
+    def _end_transport(self) -> None:
+        """Close behind what was written.
+
+        After a mistake of the peer its bytes may still be coming; closing over them would reset
+        the connection and lose the close that says why. They are read, for nothing.
+        """
+        if self._websocket.parser_exc is None or self._ended or not self._transport.can_write_eof():
+            self._transport.close()
+        else:
+            self._transport.write_eof()
+            self._update_reading()
+
     def _write_out(self) -> None:
         """Write what the WebSocket protocol itself has to say: pongs and closes."""
         for data in self._websocket.data_to_send():
@@ -302,9 +371,8 @@ class Connection(asyncio.Protocol):
                 self._transport.write(data)
             else:
                 # Its way to say that the connection ends here.
-                self._closing = self._closing or Close(Code.GOING_AWAY, "closed by the peer")
-                self._leave_all()
-                self._transport.close()
+                self._end(Close(Code.GOING_AWAY, "closed by the peer"))
+                self._end_transport()
 
     def pause_writing(self) -> None:
         """Leave the members of this connection where they are."""
@@ -315,10 +383,13 @@ class Connection(asyncio.Protocol):
         """Catch up."""
         self.writable = True
         self._update_reading()
-        for cursor in list(self._cursors.values()):
-            if not self.writable:
-                return
+        for room, cursor in list(self._cursors.items()):
             self._context.relay.resume(cursor)
+            if not self.writable:
+                # Others first, the next time.
+                if room in self._cursors:
+                    self._cursors[room] = self._cursors.pop(room)
+                return
 
     def stop_reading(self) -> None:
         """Read no more from this client."""
@@ -328,7 +399,7 @@ class Connection(asyncio.Protocol):
     def _update_reading(self) -> None:
         """Read only from one who takes answers and whose publishes the store keeps up with."""
         able = self.writable and not self._stopped and self._publishing <= MAX_PUBLISHING
-        wanted = able or self._closing is not None
+        wanted = (able or self._closing is not None) and not self._inbox
         if wanted != self._reading and not self._transport.is_closing():
             self._reading = wanted
             if wanted:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Context:
     """The relay, the settings, and who is connected.
 
-    `heads`: those whose request has not come yet. `published` counts what clients published.
+    `heads`: those whose request has not come yet. `admitted` counts those
+    that are served, not those that are being refused or closed; `published` what they published.
     """
 
     relay: Relay
@@ -25,6 +26,7 @@ class Context:
     heads: "dict[Head, None]" = field(default_factory=dict)
     opened: int = 0
     closed: int = 0
+    admitted: int = 0
     published: int = 0
     refused: int = 0
     stopping: bool = False

@@ -119,5 +119,9 @@ class Head(asyncio.Protocol):
 
     def _finish(self, protocol: ServerProtocol) -> None:
         """Write what the handshake says to a request that it refuses, and close."""
-        self._transport.write(b"".join(protocol.data_to_send()))
-        self._transport.close()
+        said = b"".join(protocol.data_to_send())
+        if said:
+            self._transport.write(said)
+            self._transport.close()
+        else:
+            self._answer(HTTPStatus.BAD_REQUEST, "That is not a request of HTTP/1.1.")

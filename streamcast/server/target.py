@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from streamcast.errors import BadId, BadRoom, RequestError
 from streamcast.message import room_name
 from streamcast.wire import Start
+from streamcast.wire.json_v1 import count_of_last
 from streamcast.wire.requests import NOW
 
 ROOMS = "/rooms"
@@ -54,6 +55,6 @@ def _start(query: str) -> Start:
         return Start.parse_after(after)
     if last is None:
         return NOW
-    if not re.fullmatch(r"[0-9]{1,15}", last):
+    if not re.fullmatch(r"[0-9]{1,9}", last):
         raise BadId("last is a number of messages.")
-    return Start(last=int(last))
+    return Start(last=count_of_last(int(last)))

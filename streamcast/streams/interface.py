@@ -22,6 +22,9 @@ from streamcast.message import Message, MessageId
 from streamcast.proof import Read, Reply
 from streamcast.wire.requests import Ref
 
+OVERHEAD = 500
+"""How many bytes a publication costs beside its payload."""
+
 Outcome = MessageId | CodedError
 
 
@@ -42,7 +45,10 @@ class Follower(Protocol):
 
 
 class Publication:
-    """A message on its way to the store. `done` is called with it and its outcome, once."""
+    """A message on its way to the store. `done` is called with it and its outcome, once.
+
+    `size`: how many bytes of memory it holds, if more than its fields.
+    """
 
     __slots__ = ("done", "fields", "key", "publisher", "ref", "room", "size")
 
@@ -55,6 +61,7 @@ class Publication:
         *,
         key: str | None = None,
         ref: Ref = None,
+        size: int = 0,
     ) -> None:
         self.room = room
         self.fields = fields
@@ -62,7 +69,7 @@ class Publication:
         self.done = done
         self.key = key
         self.ref = ref
-        self.size = sum(map(len, fields))
+        self.size = max(size, sum(map(len, fields))) + OVERHEAD
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,17 @@ CHECK_EVERY_MS = 1000
 CHECK_EVERY_PUBLISHES = 100
 FORGET_AFTER_MS = 60_000
 
+# In one step: between an XLEN and an XTRIM others could trim as well.
+# KEYS: stream. ARGV: how many entries it keeps, the oldest time in ms that is young.
+# LIMIT 0 would be no limit.
+TRIM = """
+local more = redis.call('XLEN', KEYS[1]) - ARGV[1]
+if more > 0 then
+  return redis.call('XTRIM', KEYS[1], 'MINID', '~', ARGV[2], 'LIMIT', more)
+end
+return 0
+"""
+
 Send = Callable[[bytes, Callback | None], None]
 
 
@@ -59,16 +70,9 @@ class Keeper:
         self._checked[key] = now, 0
         self.renew(key)
         if self._history:
-            self._send(pack("XLEN", key), lambda length: self._trim(key, length, id))
-
-    def _trim(self, key: bytes, length: Any, newest: MessageId) -> None:
-        """Trim what is neither among the newest nor young; `newest` tells the store's time."""
-        if not isinstance(length, int) or length <= self._history:
-            return
-        oldest = max(0, newest.ms - self._young_ms)
-        # LIMIT 0 would be no limit; here it is at least 1.
-        limit = length - self._history
-        self._send(pack("XTRIM", key, "MINID", "~", str(oldest), "LIMIT", limit), None)
+            # The ID tells the store's own time.
+            oldest = max(0, id.ms - self._young_ms)
+            self._send(pack("EVAL", TRIM, 1, key, self._history, oldest), None)
 
     def renew(self, key: bytes) -> None:
         """See to it that a stream lives on: its time is set anew when half of it is over."""

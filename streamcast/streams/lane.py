@@ -53,7 +53,7 @@ class Lane(asyncio.Protocol):
         self._pending: deque[Callback | None] = deque()
         self._unsent: list[bytes] = []
         self._unsent_callbacks: list[Callback | None] = []
-        self._heard = self._loop.time()
+        self._silent_for = 0.0
         self._watching: asyncio.TimerHandle | None = None
         self._reason = "the store closed the connection"
         self.closed: asyncio.Future[None] = self._loop.create_future()
@@ -94,8 +94,6 @@ class Lane(asyncio.Protocol):
     def _flush(self) -> None:
         if self._transport is None or not self._unsent:
             return
-        if not self._pending:
-            self._heard = self._loop.time()
         self._pending += self._unsent_callbacks
         data = b"".join(self._unsent)
         self._unsent_callbacks = []
@@ -118,7 +116,7 @@ class Lane(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand replies and pushes on."""
-        self._heard = self._loop.time()
+        self._silent_for = 0.0
         self._reader.feed(data)
         try:
             while (reply := self._reader.gets()) is not _NOT_YET:
@@ -134,21 +132,28 @@ class Lane(asyncio.Protocol):
         self._transport = None
         if self._watching is not None:
             self._watching.cancel()
+        self.closed.set_result(None)
+        # First of all, so that no callback tries to send more over this lane.
+        self._on_lost(str(exc) if exc is not None else self._reason)
         pending, self._pending = self._pending, deque()
         unsent, self._unsent_callbacks = self._unsent_callbacks, []
         self._unsent = []
         for sent, callbacks in ((True, pending), (False, unsent)):
             for callback in callbacks:
                 _hand(callback, LaneLost(sent=sent))
-        self.closed.set_result(None)
-        self._on_lost(str(exc) if exc is not None else self._reason)
 
     def _watch(self) -> None:
-        """Give up a node that owes an answer; ask one that owes none for a sign."""
+        """Give up a node that owes an answer; ask one that owes none for a sign.
+
+        Looks are counted, not seconds: while this process itself stands still, nothing is owed.
+        """
         self._watching = self._loop.call_later(WATCH, self._watch)
         if not self._pending:
+            self._silent_for = 0.0
             self.call(_PING, None)
-        elif self._loop.time() - self._heard > self._silence:
+            return
+        self._silent_for += WATCH
+        if self._silent_for > self._silence:
             self.close("the store does not answer")
 
 

@@ -43,7 +43,7 @@ class RedisStreams:
         self._prefix = settings.prefix
         self._reader = Reader(max_message)
         self._tracking = Tracking(self._reader)
-        self._writer = Writer(settings, self._reader.__contains__)
+        self._writer = Writer(settings, self._reader.__contains__, self._demoted)
         self._keeper = self._writer.keeper
         self._lanes: dict[str, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -113,6 +113,11 @@ class RedisStreams:
             log.warning("store lost", lane=name, store=str(self._endpoint), reason=reason)
             self._spawn(self._reopen(name))
 
+    def _demoted(self) -> None:
+        """Take in that the node is a replica by now: no proof counts from it."""
+        for lane in list(self._lanes.values()):
+            lane.close("the store is no longer a master")
+
     async def _reopen(self, name: str) -> None:
         pause = FIRST_PAUSE
         while True:
@@ -132,7 +137,11 @@ class RedisStreams:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        log.fault_of(task, "streams")
 
     # Audit
 

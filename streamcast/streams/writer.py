@@ -23,8 +23,6 @@ from streamcast.streams.lane import Lane, LaneLost, pack
 
 IN_FLIGHT = 256 * 1024
 """How many bytes are under way to the store at most."""
-OVERHEAD = 100
-"""How many bytes a publication costs beside its fields."""
 KEY_LIVES_MS = 120_000
 """How long a publish with a `key` is remembered."""
 
@@ -41,9 +39,19 @@ return id
 
 
 class Writer:
-    """Publishes over one lane. `is_followed` tells whether this server has the room open."""
+    """Publishes over one lane.
 
-    def __init__(self, settings: StreamSettings, is_followed: Callable[[bytes], bool]) -> None:
+    `is_followed` tells whether this server has the room open; `demoted` is called when the store
+    says that it is a replica.
+    """
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        is_followed: Callable[[bytes], bool],
+        demoted: Callable[[], None],
+    ) -> None:
+        self._demoted = demoted
         self.keeper = Keeper(settings, self.send)
         self._is_followed = is_followed
         self._lane: Lane | None = None
@@ -90,10 +98,10 @@ class Writer:
                 queue = self._waiting[publication.publisher] = deque()
                 self._turns.append(publication.publisher)
             queue.append((key, publication))
-            self.waiting_bytes += publication.size + OVERHEAD
+            self.waiting_bytes += publication.size
 
     def _send(self, lane: Lane, key: bytes, publication: Publication) -> None:
-        self.in_flight += publication.size + OVERHEAD
+        self.in_flight += publication.size
         self._under_way += 1
         callback = partial(self._answered, key, publication)
         command = _command(key, publication)
@@ -103,9 +111,11 @@ class Writer:
             lane.call(command, callback)
 
     def _answered(self, key: bytes, publication: Publication, reply: Any) -> None:
-        self.in_flight -= publication.size + OVERHEAD
+        self.in_flight -= publication.size
         self._under_way -= 1
         outcome = _outcome(reply)
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("READONLY"):
+            self._demoted()
         if isinstance(outcome, MessageId):
             self.published += 1
             self.keeper.published(key, outcome)
@@ -120,7 +130,7 @@ class Writer:
             publisher = self._turns.popleft()
             queue = self._waiting[publisher]
             key, publication = queue.popleft()
-            self.waiting_bytes -= publication.size + OVERHEAD
+            self.waiting_bytes -= publication.size
             if queue:
                 self._turns.append(publisher)
             else:

@@ -13,15 +13,17 @@ from json.encoder import encode_basestring
 from typing import Any, Never
 
 from streamcast.errors import BadRequest, CodedError, RequestError, TooBig
-from streamcast.message import Gap, Item, Message, MessageId, room_name
+from streamcast.message import MAX_META, Gap, Item, Message, MessageId, room_name
 from streamcast.wire import frames
 from streamcast.wire.dialect import Batch, Reply
 from streamcast.wire.requests import Invalid, Join, Leave, Ping, Publish, Ref, Request, Start
 
-MAX_META = 1024
-"""How many bytes a message's `meta` has at most."""
 MAX_KEY = 128
 """How many bytes a publish's `key` has at most."""
+MAX_REF = 128
+"""How many characters a `ref` has at most."""
+MAX_LAST = 10_000
+"""How many messages `last` brings at most."""
 
 
 class JsonV1:
@@ -157,9 +159,14 @@ def _request(request: dict[str, Any], max_message: int) -> Request:
 
 
 def _check_ref(ref: object) -> None:
-    number = isinstance(ref, int | float) and not isinstance(ref, bool) and math.isfinite(ref)
-    if not (ref is None or isinstance(ref, str) or number):
+    if ref is None:
+        return
+    if isinstance(ref, bool) or not isinstance(ref, str | int | float):
         raise BadRequest("A ref is a string or a number.")
+    if isinstance(ref, float) and not math.isfinite(ref):
+        raise BadRequest("A ref is a number that JSON can hold.")
+    if len(ref if isinstance(ref, str) else str(ref)) > MAX_REF:
+        raise BadRequest(f"A ref has at most {MAX_REF} characters.")
 
 
 def _join(request: dict[str, Any], room: str, ref: Ref, _max_message: int) -> Join:
@@ -177,8 +184,8 @@ def _join(request: dict[str, Any], room: str, ref: Ref, _max_message: int) -> Jo
 
 def count_of_last(last: object) -> int:
     """Return `last` if it is a number of messages. Raises BadRequest."""
-    if isinstance(last, bool) or not isinstance(last, int) or last < 0:
-        raise BadRequest("last is a number of messages.")
+    if isinstance(last, bool) or not isinstance(last, int) or not 0 <= last <= MAX_LAST:
+        raise BadRequest(f"last is a number of messages, at most {MAX_LAST}.")
     return last
 
 
