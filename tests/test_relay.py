@@ -126,10 +126,10 @@ async def test_a_batch_is_encoded_once_and_written_once(store: Store, relay: Rel
     members = [join(relay, "room", dialect) for _ in range(SLICE + TURN)]
     await until(lambda: all(member.head is not None for member in members))
     with store.client.pipeline(transaction=True) as pipe:
-        for number in range(50):
+        for number in range(10):
             pipe.xadd("streamcast:room", {"message": number})
         pipe.execute()
-    await until(lambda: all(len(member.log) == 50 for member in members))
+    await until(lambda: all(len(member.log) == 10 for member in members))
     assert len(dialect.batches) == 1
     assert {member.writes for member in members} == {1}
 
