@@ -96,6 +96,19 @@ def test_frames_right_behind_the_head_are_read(server: Server) -> None:
     assert rest[2:4] == (1002).to_bytes(2, "big")
 
 
+def test_what_is_sent_before_the_join_is_done_is_heard(server: Server) -> None:
+    """Reads and writes go over two connections to the store; the join comes first all the same."""
+    for number in range(60):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+            head = UPGRADE.replace(b"live", b"new%d" % number)
+            sock.sendall(head + b"\r\n" + b"\x81\x85\0\0\0\0hello")
+            answer = b""
+            while not answer.endswith(b"\x81\x05hello"):
+                more = sock.recv(1000)
+                assert more, "closed"
+                answer += more
+
+
 def test_a_head_that_comes_byte_by_byte(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
         for byte in UPGRADE + b"\r\n":

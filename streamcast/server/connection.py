@@ -60,6 +60,7 @@ class Connection(asyncio.Protocol):
         "_cursors",
         "_ended",
         "_fragments",
+        "_held",
         "_inbox",
         "_malformed",
         "_publishing",
@@ -89,6 +90,7 @@ class Connection(asyncio.Protocol):
         self._text = False
         self._malformed = 0
         self._publishing = 0
+        self._held: list[tuple[Cursor, Publication]] = []
         # What was received and is still to be read, and whether that is the end of it.
         self._inbox = bytearray()
         self._ended = False
@@ -179,6 +181,8 @@ class Connection(asyncio.Protocol):
         """Be a member of nothing from now on, and take no more requests."""
         self._closing = self._closing or how
         self._inbox.clear()
+        # Held back, so never sent: nobody was told that they are stored.
+        self._held.clear()
         if self._admitted:
             self._admitted = False
             self._context.admitted -= 1
@@ -290,21 +294,29 @@ class Connection(asyncio.Protocol):
         if before is not None:
             # A second join re-positions; the room stays open meanwhile.
             self._context.relay.leave(before)
+            if self._held:
+                self._release(before)
 
     def _leave(self, room: str) -> None:
         cursor = self._cursors.pop(room, None)
         if cursor is not None:
             self._context.relay.leave(cursor)
+            if self._held:
+                self._release(cursor)
 
     def joined(self, cursor: Cursor, head: MessageId, *, resumed: bool) -> None:
         """Tell that a join is done."""
         self._reply(self.dialect.joined(cursor.room, cursor.ref, head, resumed=resumed))
+        if self._held:
+            self._release(cursor)
 
     def refused(self, cursor: Cursor, error: CodedError) -> None:
         """Tell that a join failed."""
         if self._cursors.get(cursor.room) is cursor:
             del self._cursors[cursor.room]
         self._reply(self.dialect.error(error, cursor.room, cursor.ref))
+        if self._held and self._closing is None:
+            self._release(cursor)
 
     # Publishing
 
@@ -322,7 +334,22 @@ class Connection(asyncio.Protocol):
         self._publishing += publication.size
         if self._publishing > MAX_PUBLISHING:
             self._update_reading()
-        self._context.relay.publish(publication)
+        cursor = self._cursors.get(publish.room)
+        if cursor is not None and cursor.mark is None:
+            # It is to hear its own message: the store reads and writes over two connections, and
+            # could add the message before it says where the room stands.
+            self._held.append((cursor, publication))
+        else:
+            self._context.relay.publish(publication)
+
+    def _release(self, cursor: Cursor) -> None:
+        """Publish what waited for a join, now that the join is answered."""
+        held, self._held = self._held, []
+        for waited_for, publication in held:
+            if waited_for is cursor or waited_for.gone:
+                self._context.relay.publish(publication)
+            else:
+                self._held.append((waited_for, publication))
 
     def _published(self, publication: Publication, outcome: Outcome) -> None:
         self._publishing -= publication.size
