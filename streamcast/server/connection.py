@@ -44,6 +44,7 @@ MAX_PUBLISHING = 256 * 1024
 """How many bytes of a client are on the way to the store before no more is read from it."""
 HIGH_WATER = 64 * 1024
 """How many bytes wait for the socket before its member is left behind."""
+LOST = 1006
 READ_SLICE = 8 * 1024
 """How many bytes of a client are read in one turn of the event loop."""
 MAX_REASON = 123
@@ -165,6 +166,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave all rooms."""
         self._end(Close(Code.GOING_AWAY, "connection lost"))
+        self._inbox.clear()
         self.writable = False
         self._context.connections.pop(self, None)
         self._context.closed += 1
@@ -172,15 +174,15 @@ class Connection(asyncio.Protocol):
         sent = self._websocket.close_sent
         log.debug(
             "connection closed",
-            received=None if received is None else received.code,
-            sent=None if sent is None else sent.code,
-            reason=None if sent is None else sent.reason,
+            # 1006 stands for a close that never came (RFC 6455 section 7.1.5).
+            received=LOST if received is None else int(received.code),
+            sent=LOST if sent is None else int(sent.code),
+            reason="" if sent is None else sent.reason,
         )
 
     def _end(self, how: Close) -> None:
         """Be a member of nothing from now on, and take no more requests."""
         self._closing = self._closing or how
-        self._inbox.clear()
         # Held back, so never sent: nobody was told that they are stored.
         self._held.clear()
         if self._admitted:
