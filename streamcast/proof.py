@@ -220,11 +220,7 @@ def _back_after_reset(at: Position, read: Read, reply: Reply) -> Progress:
         resume = ZERO
     gap = _gap(at.id, resume, entries, info)
     whole = resume != ZERO or info.added == info.length
-    went_on = _go_on(gap, entries, reply, info)
-    if not entries and resume != ZERO:
-        position = Position(resume, info.added, kept[resume])
-        went_on = went_on._replace(position=position)
-    return went_on._replace(reset=True, whole=whole)
+    return _go_on(gap, entries, reply, info)._replace(reset=True, whole=whole)
 
 
 def _go_on(gap: Gap, entries: Sequence[Message], reply: Reply, info: StreamInfo) -> Progress:
