@@ -147,7 +147,7 @@ def check(stream: Stream, member: Member, *, finished: bool) -> None:
         if isinstance(item, Gap):
             told = seen if isinstance(seen, MessageId) else seen.id
             if gap is None and start_is_known and (item is not member.log[0] or member.resumed):
-                assert item.after == told, f"{item} to one who has seen {seen}"
+                assert _says_where_it_was(stream, item, told), f"{item} after {seen}"
             gap = item
             continue
         if gap is not None:
@@ -171,6 +171,14 @@ def _between(
         for entry in history
         if low < entry.id and (high is None or entry.id < high) and entry.data not in stream.deleted
     ]
+
+
+def _says_where_it_was(stream: Stream, gap: Gap, seen: MessageId) -> bool:
+    """Whether a gap begins where its member was: nothing lay between what it saw and `after`."""
+    behind = MessageId(gap.after.ms, gap.after.seq + 1)
+    return gap.after >= seen and any(
+        not _between(stream, history, seen, behind) for history in stream.histories
+    )
 
 
 def _check_follows(stream: Stream, seen: Message | MessageId, item: Message) -> None:
