@@ -176,7 +176,8 @@ def _between(
 def _says_where_it_was(stream: Stream, gap: Gap, seen: MessageId) -> bool:
     """Whether a gap begins where its member was: nothing lay between what it saw and `after`."""
     behind = MessageId(gap.after.ms, gap.after.seq + 1)
-    return gap.after >= seen and any(
+    highest = max((entry.id for history in stream.histories for entry in history), default=ZERO)
+    return seen <= gap.after <= max(seen, highest) and any(
         not _between(stream, history, seen, behind) for history in stream.histories
     )
 
