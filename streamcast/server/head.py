@@ -9,7 +9,7 @@ import re
 from http import HTTPStatus
 from typing import cast
 
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from streamcast.server import handshake, target
@@ -83,16 +83,13 @@ class Head(asyncio.Protocol):
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._finish(protocol)
             return
-        self._switch(protocol, response)
+        self._context.heads.pop(self, None)
+        self._transport.write(b"".join(protocol.data_to_send()))
         connection = Connection(self._context, self._transport, handshake.dialect(protocol))
         self._transport.set_protocol(connection)
         connection.open(asked)
         if rest:
             connection.data_received(rest)
-
-    def _switch(self, protocol: ServerProtocol, response: Response) -> None:
-        self._context.heads.pop(self, None)
-        self._transport.write(b"".join(protocol.data_to_send()))
 
     def _handle_plain_http(self, head: bytes) -> None:
         words = head.split(b"\r\n", 1)[0].split(b" ")

@@ -97,10 +97,7 @@ class Reader:
     def disconnected(self) -> None:
         """Wait for another lane. Rooms that were to be opened are told that they can't be."""
         self._lane = None
-        for key, follower in list(self._followers.items()):
-            read = follower.next_read(announced=False)
-            if read is not None and read.kind is Kind.RESOLVE:
-                self._fail(key, follower, Unavailable("The store can't be reached."))
+        self._refuse_to_open(self.keys())
 
     # Rounds
 
@@ -113,7 +110,7 @@ class Reader:
         """Send one read for each room that is marked."""
         self._scheduled = False
         if self._lane is None:
-            self._refuse_to_open()
+            self._refuse_to_open(list(self._marked))
             return
         marked, self._marked = self._marked, {}
         for key, announced in marked.items():
@@ -122,8 +119,9 @@ class Reader:
             if follower is not None and read is not None:
                 self._send(self._lane, key, follower, read)
 
-    def _refuse_to_open(self) -> None:
-        for key in self._marked.copy():
+    def _refuse_to_open(self, keys: Sequence[bytes]) -> None:
+        """Tell those who wait for a room to open that it can't be; open ones wait for a lane."""
+        for key in keys:
             follower = self._followers.get(key)
             read = follower.next_read(announced=False) if follower is not None else None
             if follower is not None and read is not None and read.kind is Kind.RESOLVE:
