@@ -56,9 +56,15 @@ class StreamSettings:
     """The rooms' streams and the store that holds them."""
 
     redis: str = _setting(
-        "redis://127.0.0.1:6379",
+        "",
         "The Redis or Valkey that holds the rooms: redis://, rediss:// or unix://, with user, "
-        "password and database.",
+        "password and database. None: an embedded Valkey, started and ended with the server.",
+        shown="an embedded Valkey",
+    )
+    data: str = _setting(
+        "",
+        "The folder in which the embedded Valkey keeps the rooms over restarts.",
+        shown="nothing is kept",
     )
     prefix: str = _setting(
         "streamcast:",

@@ -98,12 +98,19 @@ class Store:
 class Server:
     """`streamcast serve` as a process of its own."""
 
-    def __init__(self, *options: str, log_format: str = "json") -> None:
+    def __init__(
+        self, *options: str, log_format: str = "json", environment: dict[str, str] | None = None
+    ) -> None:
         command = [sys.executable, "-m", "streamcast", "serve", "--port", "0", *options]
         command += ["--log-format", log_format]
         self._logged = tempfile.TemporaryFile("w+")  # noqa: SIM115 - stop() closes it
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=self._logged, text=True, bufsize=1
+            command,
+            stdout=subprocess.PIPE,
+            stderr=self._logged,
+            text=True,
+            bufsize=1,
+            env=os.environ | (environment or {}),
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

@@ -14,7 +14,10 @@ def serve(
 ) -> None:
     """Serve rooms over WebSocket.
 
-    Example: [bold]streamcast serve --port 8080 --redis redis://127.0.0.1:6379[/bold]
+    Needs nothing set up: without --redis it runs a Valkey of its own.
+
+    Examples: [bold]streamcast serve[/bold] ·
+    [bold]streamcast serve --port 8080 --redis redis://127.0.0.1:6379[/bold]
     """
     # What only a running server needs is not loaded for --help.
     import uvloop
@@ -26,5 +29,7 @@ def serve(
     uvloop.run(run(streams, messages, server, _tell))
 
 
-def _tell(url: str) -> None:
+def _tell(url: str, store: str | None) -> None:
     typer.echo(f"Listening on {url}")
+    if store is not None:
+        typer.echo(f"Rooms are in an embedded Valkey: redis-cli -s {store}")

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from streamcast import log
@@ -16,7 +17,7 @@ from streamcast.relay import Relay
 from streamcast.server.context import Context
 from streamcast.server.head import Head
 from streamcast.server.keepalive import sweep_forever, sweep_heads_forever
-from streamcast.streams import RedisStreams
+from streamcast.streams import EmbeddedStore, RedisStreams
 from streamcast.wire import Close
 from streamcast.wire.close import Code
 
@@ -30,11 +31,32 @@ async def serve(
     streams: StreamSettings,
     messages: RelaySettings,
     server: ServerSettings,
+    listening: Callable[[str, str | None], None],
+) -> None:
+    """Serve until SIGTERM or SIGINT. Raises StartError.
+
+    `listening` is called with the URL, and the path of the embedded store's socket if it runs.
+    """
+    _check(server, streams)
+    _raise_file_limit()
+    if streams.redis:
+        await _serve(streams, messages, server, lambda url: listening(url, None))
+        return
+    embedded = EmbeddedStore(streams.data)
+    try:
+        await embedded.start()
+        own = replace(streams, redis=embedded.url)
+        await _serve(own, messages, server, lambda url: listening(url, embedded.path))
+    finally:
+        await embedded.close()
+
+
+async def _serve(
+    streams: StreamSettings,
+    messages: RelaySettings,
+    server: ServerSettings,
     listening: Callable[[str], None],
 ) -> None:
-    """Serve until SIGTERM or SIGINT; `listening` is called with the URL. Raises StartError."""
-    _check(server)
-    _raise_file_limit()
     store = RedisStreams(streams, messages.max_message)
     await store.start()
     relay = Relay(store, messages)
@@ -100,11 +122,13 @@ async def _wait_until(condition: Callable[[], bool], at_most: float) -> None:
         await asyncio.sleep(0.02)
 
 
-def _check(server: ServerSettings) -> None:
+def _check(server: ServerSettings, streams: StreamSettings) -> None:
     try:
         room_name(server.default_room)
     except BadRoom as error:
         raise StartError(f"--default-room: {error}") from error
+    if streams.redis and streams.data:
+        raise StartError("--data is for the embedded Valkey; give either --redis or --data.")
 
 
 async def _listen(context: Context) -> asyncio.Server:
