@@ -18,6 +18,7 @@ class Follow(StrEnum):
 
     AUTO = "auto"
     TRACKING = "tracking"
+    BLOCK = "block"
 
 
 class LogLevel(StrEnum):
@@ -84,9 +85,17 @@ class StreamSettings:
         unit="duration",
         shown="1h",
     )
-    follow: Follow = _setting(Follow.AUTO, "How to learn which rooms changed.")
-    audit: float = 30.0
-    """Each followed room is read again once in this time."""
+    follow: Follow = _setting(
+        Follow.AUTO,
+        "How to learn which rooms changed: the store pushes it (tracking), or connections wait for "
+        "it (block); auto takes tracking if a push really comes.",
+    )
+    audit: float = _setting(
+        30.0,
+        "Each room is read again once in this time, whether or not a change was told of.",
+        unit="duration",
+        at_least=0.1,
+    )
     young: float = 10.0
     """Messages younger than this are never trimmed."""
     silence: float = 4.0

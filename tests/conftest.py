@@ -14,7 +14,7 @@ from tests.stores import Server, Store, engines
 
 ENGINES = engines()
 EXPECTED_ENGINES = ("valkey", "redis")
-NOTIFIERS = ("tracking",)
+NOTIFIERS = ("tracking", "block")
 DIALECTS = ("plain", "json")
 
 _cells: Counter[tuple[str, str, str]] = Counter()

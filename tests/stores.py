@@ -150,6 +150,13 @@ class Server:
         return stat.rpartition(")")[2].split()[0] == "T"
 
 
+def lanes(notifier: str, rooms: int) -> list[str]:
+    """The connections that one server needs for so many rooms, by name."""
+    groups = -(-rooms // 256) if notifier == "block" else 0
+    waiting = [f"streamcast-block-{number + 1}" for number in range(groups)]
+    return [*waiting, "streamcast-read", "streamcast-write"]
+
+
 def eventually(condition: Callable[[], Any], within: float = 5.0) -> Any:
     """Wait until a condition holds; returns what it returned."""
     end = time.monotonic() + within

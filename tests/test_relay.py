@@ -58,7 +58,9 @@ def join(relay: Relay, room: str, dialect: Remembers) -> RoomMember:
     return member
 
 
-async def test_members_that_come_go_and_stall_between_slices(store: Store, relay: Relay) -> None:
+async def test_members_that_come_go_and_stall_between_slices(
+    store: Store, relay: Relay, notifier: str
+) -> None:
     """A room of thousands and 20 small ones: every member sees every ID once, in order."""
     chance = random.Random(1)
     dialect = Remembers()
@@ -92,7 +94,9 @@ async def test_members_that_come_go_and_stall_between_slices(store: Store, relay
         gone.append(left)
         large.append(join(relay, "large", dialect))
     assert between_slices > 20, "the room was hardly ever between two slices"
-    assert small_between > 0
+    if notifier == "tracking":
+        # With `block`, rooms that wait together are read together, before a round and not in it.
+        assert small_between > 0
     assert stalled_in_round > 0, "nobody ever stalled while a round had still to reach it"
     for member in large:
         member.writable = True
@@ -102,8 +106,9 @@ async def test_members_that_come_go_and_stall_between_slices(store: Store, relay
         for room in ["large", *(f"small{n}" for n in range(SMALL_ROOMS))]
     }
     assert len(entries["large"]) == 400
-    last = entries["large"][-1]
-    await until(lambda: all(seen(member, last) for member in large))
+    await until(
+        lambda: all(seen(member, entries[member.cursor.room][-1]) for member in large + small)
+    )
     for member in large + small + gone:
         check_whole(member, entries[member.cursor.room], is_gone=member in gone)
 

@@ -156,12 +156,6 @@ def test_what_is_too_old_or_no_redis(impostor: Callable[[bytes], str]) -> None:
     can_not_start(run_serve("--redis", impostor(b"HTTP/1.1 400 Bad Request\r\n\r\n")))
 
 
-def test_pushes_that_do_not_come(impostor: Callable[[bytes], str]) -> None:
-    """As behind a proxy that says OK and drops them: `auto` does not believe it."""
-    ended = run_serve("--redis", impostor(hello("7.2.0")))
-    can_not_start(ended, "CLIENT TRACKING")
-
-
 def test_usage() -> None:
     for options in (
         ["--port", "x"],
@@ -180,7 +174,7 @@ def test_usage() -> None:
 def test_variables(store: Store) -> None:
     """Every option has one; the flag goes before it."""
     help_ = run_serve("--help", COLUMNS="200").stdout
-    options = "HOST PORT REDIS DATA PREFIX HISTORY RETAIN DEFAULT_ROOM FOLLOW MAX_MESSAGE"
+    options = "HOST PORT REDIS DATA PREFIX HISTORY RETAIN DEFAULT_ROOM FOLLOW AUDIT MAX_MESSAGE"
     for name in (options + " MAX_CONNECTIONS PING STALL LOG_LEVEL LOG_FORMAT").split():
         assert f"STREAMCAST_{name}]" in help_, name
     assert "redis://127.0.0.1:1" not in run_serve(STREAMCAST_REDIS="redis://127.0.0.1:1").stdout

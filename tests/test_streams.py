@@ -10,13 +10,13 @@ from dataclasses import replace
 import pytest
 
 from streamcast.config import Follow, StreamSettings
-from streamcast.errors import BadRoom, CodedError, StoreError, Unavailable, Unknown
+from streamcast.errors import BadRoom, CodedError, StartError, StoreError, Unavailable, Unknown
 from streamcast.message import ZERO, Gap, Item, Message, MessageId, own_fields
 from streamcast.proof import Kind, Position, Read, Reply, next_read, progress
 from streamcast.streams import Publication, RedisStreams
 from streamcast.streams.interface import Outcome
 from streamcast.streams.writer import IN_FLIGHT
-from tests.stores import Store
+from tests.stores import Store, lanes
 
 NEVER = 3600.0
 MAX_MESSAGE = 65536
@@ -139,10 +139,13 @@ async def test_every_entry_is_read_once_and_in_order(store: Store, start: Start)
         assert publisher.outcomes == sorted(publisher.outcomes)  # type: ignore[type-var]
 
 
-async def test_two_connections_whatever_the_number_of_rooms(store: Store, start: Start) -> None:
+async def test_two_connections_whatever_the_number_of_rooms(
+    store: Store, start: Start, notifier: str
+) -> None:
+    """And with `block`, one more for each 256 rooms."""
     streams = await start(store)
     recorders = [await follow(streams, f"room{number}") for number in range(200)]
-    assert store.lanes() == ["streamcast-read", "streamcast-write"]
+    assert store.lanes() == lanes(notifier, 200)
     store.client.xadd("streamcast:room77", {"message": "a"})
     await until(lambda: recorders[77].texts == ["a"])
 
@@ -158,11 +161,19 @@ async def test_two_connections_whatever_the_number_of_rooms(store: Store, start:
     ],
 )
 async def test_changes_are_told_without_an_audit(
-    store: Store, start: Start, change: list[str]
+    store: Store, start: Start, notifier: str, change: list[str]
 ) -> None:
+    """By `tracking`, that is; `block` finds them when the room is read next."""
     store.client.xadd("streamcast:room", {"message": "a"})
-    recorder = await follow(await start(store), "room")
+    streams = await start(store)
+    recorder = await follow(streams, "room")
     store.client.execute_command(*change)
+    if notifier == "block":
+        await until(lambda: change[0] != "PEXPIRE" or not alive(store, "room"))
+        store.client.xadd("streamcast:room", {"message": "b"})
+        await until(lambda: "b" in recorder.texts)
+        assert recorder.texts == (["b"] if change[0] == "XTRIM" else ["gap", "b"])
+        return
     if change[0] == "XTRIM":
         await until(lambda: recorder.reads > 1)
         assert recorder.items == []
@@ -172,7 +183,8 @@ async def test_changes_are_told_without_an_audit(
 
 
 async def test_added_and_deleted_at_once_is_a_gap(store: Store, start: Start) -> None:
-    recorder = await follow(await start(store), "room")
+    """Where the store tells of it; one who waits for additions hears nothing (`block`)."""
+    recorder = await follow(await start(store, follow=Follow.TRACKING), "room")
     with store.client.pipeline(transaction=True) as pipe:
         pipe.xadd("streamcast:room", {"message": "a"})
         pipe.delete("streamcast:room")
@@ -477,6 +489,114 @@ async def test_nothing_is_trimmed_or_expired_with_an_empty_prefix(
         assert not {"cmdstat_xtrim", "cmdstat_pexpire", "cmdstat_expire"} & set(ran)
     finally:
         await streams.close()
+
+
+def url_without(store: Store, *commands: str) -> str:
+    """The URL for a user who may do everything but these commands."""
+    denied = [f"-{command}" for command in commands]
+    rules = {"keys": "*", "channels": "*", "commands": ["+@all", *denied]}
+    store.client.acl_setuser("limited", enabled=True, nopass=True, **rules)
+    return store.url.replace("unix://", "unix://limited:any@")
+
+
+async def test_auto_waits_for_changes_where_the_store_does_not_push(store: Store) -> None:
+    url = url_without(store, "client|tracking")
+    with pytest.raises(StartError, match="NOPERM"):
+        await RedisStreams(StreamSettings(redis=url, follow=Follow.TRACKING), 1000).start()
+    streams = RedisStreams(StreamSettings(redis=url), 1000)
+    await streams.start()
+    try:
+        recorder = await follow(streams, "room")
+        assert store.lanes() == lanes("block", 1)
+        store.client.xadd("streamcast:room", {"message": "a"})
+        await until(lambda: recorder.texts == ["a"])
+        assert not store.client.keys("*probe*")
+    finally:
+        await streams.close()
+
+
+async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    """Pass on what comes, but turn tracking off where it was to be turned on."""
+    while data := await source.read(65536):
+        sink.write(data.replace(b"TRACKING\r\n$2\r\nON", b"TRACKING\r\n$3\r\nOFF"))
+    sink.close()
+
+
+async def test_auto_does_not_believe_in_pushes_before_one_came(store: Store) -> None:
+    """As behind a proxy that says OK and drops them."""
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_store, to_store = await asyncio.open_unix_connection(str(store.path))
+        await asyncio.gather(pump(reader, to_store), pump(from_store, writer))
+
+    path = store.folder / "proxy"
+    async with await asyncio.start_unix_server(pass_on, path):
+        streams = RedisStreams(StreamSettings(redis=f"unix://{path}"), 1000)
+        await streams.start()
+        try:
+            recorder = await follow(streams, "room")
+            store.client.xadd("streamcast:room", {"message": "a"})
+            await until(lambda: recorder.texts == ["a"])
+            assert store.lanes() == lanes("block", 1)
+        finally:
+            await streams.close()
+
+
+async def test_a_store_that_tells_of_no_changes_at_all(store: Store) -> None:
+    url = url_without(store, "client|tracking", "xread")
+    with pytest.raises(StartError, match=r"neither by pushes .* nor to those who wait"):
+        await RedisStreams(StreamSettings(redis=url), 1000).start()
+
+
+async def test_auto_takes_pushes_where_they_come(store: Store) -> None:
+    streams = RedisStreams(StreamSettings(redis=store.url), 1000)
+    await streams.start()
+    try:
+        recorder = await follow(streams, "room")
+        assert store.lanes() == lanes("tracking", 1)
+        store.client.xadd("streamcast:room", {"message": "a"})
+        await until(lambda: recorder.texts == ["a"])
+        assert not store.client.keys("*probe*")
+    finally:
+        await streams.close()
+
+
+async def test_a_wait_that_can_not_be_interrupted_is_waited_out(store: Store) -> None:
+    """For a room that is new; then it waits with the others."""
+    url = url_without(store, "client|unblock")
+    streams = RedisStreams(StreamSettings(redis=url, follow=Follow.BLOCK), 1000)
+    await streams.start()
+    try:
+        first = await follow(streams, "first")
+        await until(lambda: store.client.info("clients")["blocked_clients"] == 1)
+        second = await follow(streams, "second")
+        for room in ("second", "first"):
+            store.client.xadd(f"streamcast:{room}", {"message": "a"})
+        await until(lambda: first.texts == second.texts == ["a"])
+    finally:
+        await streams.close()
+
+
+async def test_connections_that_wait_come_and_go_with_the_rooms(store: Store, start: Start) -> None:
+    """And rooms that move to another connection miss nothing."""
+    streams = await start(store, follow=Follow.BLOCK)
+    recorders = {f"room{number}": await follow(streams, f"room{number}") for number in range(600)}
+    assert store.lanes() == lanes("block", 600)
+    for number in range(550):
+        streams.unfollow(f"room{number}")
+        if number % 10 == 0:
+            # The last one, which has not moved yet, or just has.
+            store.client.xadd("streamcast:room599", {"message": number})
+            await asyncio.sleep(0)
+    await until(lambda: len(store.lanes()) == 3)
+    for number in range(550, 600):
+        store.client.xadd(f"streamcast:room{number}", {"message": "last"})
+    await until(
+        lambda: all(recorders[f"room{number}"].texts[-1:] == ["last"] for number in range(550, 600))
+    )
+    expected = [*(str(number) for number in range(0, 550, 10)), "last"]
+    assert recorders["room599"].texts == expected
+    assert not recorders["room0"].items
 
 
 async def test_it_leaves_nothing_open(store: Store, notifier: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients import NodeClient
-from tests.stores import Store, eventually
+from tests.stores import Store, eventually, lanes
 
 NODE_MODULES = Path(__file__).parent / "node" / "node_modules"
 
@@ -23,12 +23,12 @@ def node_dialect(dialect: str) -> str:
     return {"plain": "", "json": "streamcast.v1"}[dialect]
 
 
-def test_two_clients_two_servers_and_redis_cli(store: Store, serve) -> None:
+def test_two_clients_two_servers_and_redis_cli(store: Store, serve, notifier: str) -> None:
     """What one types all see, the sender too; so do clients of another server; so is an XADD."""
     one = serve(store, "--prefix", "", "--default-room", "mystream")
     other = serve(store, "--prefix", "", "--default-room", "mystream")
     clients = [NodeClient(one.url), NodeClient(one.url), NodeClient(other.url)]
-    eventually(lambda: len(store.lanes()) == 4)
+    eventually(lambda: store.lanes() == sorted(2 * lanes(notifier, 1)))
     clients[0].send("aaa")
     assert [client.text() for client in clients] == ["aaa"] * 3
     clients[2].send("bbb")

@@ -95,6 +95,7 @@ async def _greet(lane: Lane, endpoint: Endpoint, name: str) -> None:
     _check_version(endpoint, hello)
     if hello.get(b"role") != b"master":
         raise Refused(f"Redis at {endpoint} is a replica; streamcast needs the master.")
+    lane.client_id = hello.get(b"id", 0)
     if endpoint.database:
         await lane.ask("SELECT", endpoint.database)
 

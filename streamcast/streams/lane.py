@@ -39,7 +39,10 @@ def pack(*words: str | float | bytes) -> bytes:
 
 
 class Lane(asyncio.Protocol):
-    """See above. `silence`: seconds without an owed answer after which it is given up."""
+    """See above. `silence`: seconds without an owed answer after which it is given up.
+
+    `client_id`: the connection's number at its node (CLIENT ID), known once it was greeted.
+    """
 
     def __init__(
         self, silence: float, on_push: Callable[[list[Any]], None], on_lost: Callable[[str], None]
@@ -56,6 +59,7 @@ class Lane(asyncio.Protocol):
         self._silent_for = 0.0
         self._watching: asyncio.TimerHandle | None = None
         self._reason = "the store closed the connection"
+        self.client_id = 0
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
     @property

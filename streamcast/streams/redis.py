@@ -1,33 +1,33 @@
 """The rooms' streams in one Redis or Valkey.
 
-Two lanes whatever the number of rooms: one reads and hears of changes, one writes. A lane that is
-lost is opened again, with growing, jittered pauses; then every position is proved anew.
+Two lanes whatever the number of rooms: one reads and hears of changes, one writes. When the one
+that reads is opened again, every position is proved anew. A store that does not push changes is
+followed by waiting for them, on a few connections more.
 """
 
 import asyncio
-import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from math import ceil
-from typing import Any
 
 import hiredis
 
 from streamcast import log
-from streamcast.config import StreamSettings
+from streamcast.config import Follow, StreamSettings
 from streamcast.errors import StartError, StoreError
 from streamcast.message import Message, MessageId
 from streamcast.proof import Read, Reply
-from streamcast.streams.connect import Refused, SetUp, open_lane
+from streamcast.streams.block import Block
+from streamcast.streams.connect import Refused, open_lane
 from streamcast.streams.endpoint import Endpoint
 from streamcast.streams.interface import Follower, Publication, Statistics
 from streamcast.streams.lane import Lane
+from streamcast.streams.link import Link
+from streamcast.streams.notifier import Notifier
+from streamcast.streams.probe import Probe, probe_key
 from streamcast.streams.reader import Reader
 from streamcast.streams.tracking import Tracking
 from streamcast.streams.writer import Writer
 
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 2.0
-"""Seconds before the store is tried again: the first time, and at most."""
 AUDITS = 30
 """In how many steps an audit goes through all rooms."""
 
@@ -42,31 +42,28 @@ class RedisStreams:
             raise StartError("--prefix can't have braces.")
         self._prefix = settings.prefix
         self._reader = Reader(max_message)
-        self._tracking = Tracking(self._reader)
         self._writer = Writer(settings, self._reader.__contains__, self._demoted)
         self._keeper = self._writer.keeper
-        self._lanes: dict[str, Lane] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closing = False
+        self._notifier: Notifier = Tracking(self._reader)
+        self._reading = self._link("read", self._reader.connected, self._reader.disconnected)
+        self._writing = self._link("write", self._writer.connected, self._writer.disconnected)
+        self._auditing: asyncio.Task[None] | None = None
         self._audits = 0
-        self._reconnects = 0
 
     @property
     def where(self) -> str:
         """The store's address, without secrets."""
         return str(self._endpoint)
 
-    # Lanes
+    # Connecting
 
     async def start(self) -> None:
         """Connect, and make sure that changes are told. Raises StartError."""
         try:
-            await self._open_writing()
-            await self._open_reading()
-            read_lane, write_lane = self._lanes["read"], self._lanes["write"]
-            if self._settings.follow == "auto":
-                await self._tracking.probe(read_lane, write_lane, self._prefix)
-            await self._warn_of_settings(write_lane)
+            await self._writing.open()
+            await self._follow_changes()
+            assert self._writing.lane is not None
+            await self._warn_of_settings(self._writing.lane)
         except StoreError as error:
             await self.close()
             raise StartError(str(error)) from error
@@ -76,72 +73,80 @@ class RedisStreams:
         except BaseException:
             await self.close()
             raise
-        self._spawn(self._audit())
+        self._auditing = asyncio.create_task(self._audit())
+        self._auditing.add_done_callback(lambda task: log.fault_of(task, "audit"))
 
     async def close(self) -> None:
         """Disconnect; what is under way ends as Unavailable or Unknown."""
-        self._closing = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for lane in list(self._lanes.values()):
-            lane.close()
-            await lane.closed
+        if self._auditing is not None:
+            self._auditing.cancel()
+            await asyncio.gather(self._auditing, return_exceptions=True)
+        await self._notifier.close()
+        for link in (self._reading, self._writing):
+            await link.close()
 
-    async def _open_reading(self) -> None:
-        self._reader.connected(await self._open("read", self._tracking.turn_on))
+    async def _follow_changes(self) -> None:
+        """Open the read lane, with the notifier that was chosen or that works."""
+        follow = self._settings.follow
+        if follow != Follow.BLOCK:
+            if await self._can_track():
+                return
+            log.warning("store does not push changes", store=self.where, following="block")
+        self._notifier = Block(
+            self._reader, self._settings.silence / 2, self._writer.send, self._link
+        )
+        await self._reading.open()
+        if follow == Follow.AUTO and not await self._hears():
+            raise StartError(
+                f"Redis at {self._endpoint} tells of changed keys neither by pushes (CLIENT "
+                "TRACKING over RESP3) nor to those who wait (XREAD BLOCK): connect to it "
+                "directly, not through a proxy."
+            )
 
-    async def _open_writing(self) -> None:
-        self._writer.connected(await self._open("write"))
+    async def _can_track(self) -> bool:
+        """Open the read lane with tracking on, and keep it if it works."""
+        if self._settings.follow == Follow.TRACKING:
+            await self._reading.open()
+            return True
+        try:
+            await self._reading.open()
+            if await self._hears():
+                return True
+        except Refused:
+            pass  # it takes the lane, as it took the one that writes, but not the tracking
+        await self._reading.close()
+        return False
 
-    async def _open(self, name: str, set_up: SetUp | None = None) -> Lane:
-        lane = await open_lane(
+    async def _hears(self) -> bool:
+        """Whether an entry that is added is really told of."""
+        key, probe = probe_key(self._prefix), Probe()
+        self._reader.follow(key, self._notifier.watch(key, probe))
+        try:
+            return await probe.hears(key, self._writer.send)
+        finally:
+            self._reader.unfollow(key)
+            self._notifier.unwatch(key)
+
+    async def _connect(self, name: str, lost: Callable[[str], None]) -> Lane:
+        reads = name == self._reading.name
+        return await open_lane(
             self._endpoint,
             f"streamcast-{name}",
             self._settings.silence,
-            self._tracking.pushed,
-            lambda reason: self._lost(name, reason),
-            set_up,
+            self._notifier.pushed,
+            lost,
+            self._notifier.set_up if reads else None,
         )
-        self._lanes[name] = lane
-        return lane
 
-    def _lost(self, name: str, reason: str) -> None:
-        del self._lanes[name]
-        (self._reader if name == "read" else self._writer).disconnected()
-        if not self._closing:
-            log.warning("store lost", lane=name, store=str(self._endpoint), reason=reason)
-            self._spawn(self._reopen(name))
+    def _link(
+        self, name: str, connected: Callable[[Lane], None], disconnected: Callable[[], None]
+    ) -> Link:
+        return Link(name, self._connect, connected, disconnected)
 
     def _demoted(self) -> None:
         """Take in that the node is a replica by now: no proof counts from it."""
-        for lane in list(self._lanes.values()):
-            lane.close("the store is no longer a master")
-
-    async def _reopen(self, name: str) -> None:
-        pause = FIRST_PAUSE
-        while True:
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-            pause = min(2 * pause, LONGEST_PAUSE)
-            try:
-                await (self._open_reading() if name == "read" else self._open_writing())
-            except (StoreError, hiredis.ReplyError) as error:
-                (log.warning if isinstance(error, Refused) else log.debug)(
-                    "store unavailable", lane=name, reason=str(error)
-                )
-            else:
-                self._reconnects += 1
-                log.info("store back", lane=name, store=str(self._endpoint))
-                return
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        log.fault_of(task, "streams")
+        for link in (self._reading, self._writing):
+            link.cut("the store is no longer a master")
 
     # Audit
 
@@ -184,12 +189,14 @@ class RedisStreams:
     def follow(self, room: str, follower: Follower) -> None:
         """Begin to follow a room."""
         key = self._key(room)
-        self._reader.follow(key, follower)
+        self._reader.follow(key, self._notifier.watch(key, follower))
         self._keeper.renew(key)
 
     def unfollow(self, room: str) -> None:
         """End following."""
-        self._reader.unfollow(self._key(room))
+        key = self._key(room)
+        self._reader.unfollow(key)
+        self._notifier.unwatch(key)
 
     def changed(self, room: str) -> None:
         """Ask a room's follower for a read."""
@@ -219,5 +226,5 @@ class RedisStreams:
             published=self._writer.published,
             publishing=self._writer.publishing,
             publishing_bytes=self._writer.in_flight + self._writer.waiting_bytes,
-            reconnects=self._reconnects,
+            reconnects=self._reading.reopened + self._writing.reopened,
         )

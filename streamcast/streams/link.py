@@ -1,0 +1,98 @@
+"""A lane that is opened again whenever it is lost.
+
+The law of this file: between two attempts there is a pause, growing and jittered, so that many
+servers that lost one store don't come back in one instant.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import hiredis
+
+from streamcast import log
+from streamcast.errors import StoreError
+from streamcast.streams.connect import Refused
+from streamcast.streams.lane import Lane
+
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 2.0
+"""Seconds before the store is tried again: the first time, and at most."""
+
+Connect = Callable[[str, Callable[[str], None]], Awaitable[Lane]]
+"""Opens a lane of this name; the callback takes why it was lost, later."""
+
+
+class Link:
+    """Keeps one lane open, for an owner who is told when there is another one, and when none.
+
+    `reopened` counts how often it came back.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connect: Connect,
+        connected: Callable[[Lane], None],
+        disconnected: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self.lane: Lane | None = None
+        self.reopened = 0
+        self._connect = connect
+        self._connected = connected
+        self._disconnected = disconnected
+        self._opening: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def open(self) -> None:
+        """Open it now. Raises StoreError, hiredis.ReplyError."""
+        self._closing = False
+        self.lane = await self._connect(self.name, self._lost)
+        self._connected(self.lane)
+
+    def open_soon(self) -> None:
+        """Open it, trying until the store answers."""
+        self._open_after(0.0)
+
+    def _open_after(self, pause: float) -> None:
+        self._opening = asyncio.create_task(self._open_until_it_is(pause))
+        self._opening.add_done_callback(lambda task: log.fault_of(task, "link"))
+
+    async def close(self) -> None:
+        """End it."""
+        self._closing = True
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        if self.lane is not None:
+            lane = self.lane
+            lane.close()
+            await lane.closed
+
+    def cut(self, reason: str) -> None:
+        """End the lane that is open; another one follows."""
+        if self.lane is not None:
+            self.lane.close(reason)
+
+    def _lost(self, reason: str) -> None:
+        self.lane = None
+        self._disconnected()
+        if not self._closing:
+            log.warning("store lost", lane=self.name, reason=reason)
+            self._open_after(FIRST_PAUSE)
+
+    async def _open_until_it_is(self, pause: float) -> None:
+        while True:
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+            pause = min(2 * pause or FIRST_PAUSE, LONGEST_PAUSE)
+            try:
+                await self.open()
+            except (StoreError, hiredis.ReplyError) as error:
+                (log.warning if isinstance(error, Refused) else log.debug)(
+                    "store unavailable", lane=self.name, reason=str(error)
+                )
+            else:
+                self.reopened += 1
+                log.info("store back", lane=self.name)
+                return

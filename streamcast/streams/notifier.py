@@ -1,0 +1,25 @@
+"""The interface of those who learn which rooms changed, and mark them for the reader."""
+
+from typing import Any, Protocol
+
+from streamcast.streams.interface import Follower
+from streamcast.streams.lane import Lane
+
+
+class Notifier(Protocol):
+    """Marks the keys that it watches when they may have changed."""
+
+    async def set_up(self, lane: Lane) -> None:
+        """Prepare a new read lane. Raises hiredis.ReplyError, StoreError."""
+
+    def pushed(self, push: list[Any]) -> None:
+        """Take in what the store pushed on the read lane."""
+
+    def watch(self, key: bytes, follower: Follower) -> Follower:
+        """Begin to watch a key. Returns whom the reader has to ask and to tell."""
+
+    def unwatch(self, key: bytes) -> None:
+        """End watching a key."""
+
+    async def close(self) -> None:
+        """Let go of what it holds."""
