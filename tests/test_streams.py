@@ -520,12 +520,16 @@ async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None
     while data := await source.read(65536):
         sink.write(data.replace(b"TRACKING\r\n$2\r\nON", b"TRACKING\r\n$3\r\nOFF"))
     sink.close()
+    await sink.wait_closed()
 
 
 async def test_auto_does_not_believe_in_pushes_before_one_came(store: Store) -> None:
     """As behind a proxy that says OK and drops them."""
 
+    passing: list[asyncio.Task[None] | None] = []
+
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        passing.append(asyncio.current_task())
         from_store, to_store = await asyncio.open_unix_connection(str(store.path))
         await asyncio.gather(pump(reader, to_store), pump(from_store, writer))
 
@@ -540,6 +544,7 @@ async def test_auto_does_not_believe_in_pushes_before_one_came(store: Store) -> 
             assert store.lanes() == lanes("block", 1)
         finally:
             await streams.close()
+            await asyncio.gather(*(task for task in passing if task is not None))
 
 
 async def test_a_store_that_tells_of_no_changes_at_all(store: Store) -> None:
