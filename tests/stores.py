@@ -1,5 +1,6 @@
 """Real stores and servers: each in a folder of its own, ended by whoever started it."""
 
+import json
 import os
 import shutil
 import signal
@@ -141,8 +142,31 @@ class Server:
 
     def logged(self) -> str:
         """What it has logged so far."""
-        self._logged.seek(0)
-        return self._logged.read()
+        # Not by seek and read: the server writes where its parent's offset is.
+        file = self._logged.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode()
+
+    def statistics(self) -> dict[str, Any]:
+        """What it holds and has done so far, by SIGUSR1."""
+        before = self._told_statistics()
+        self.signal(signal.SIGUSR1)
+        told: dict[str, Any] = json.loads(
+            eventually(lambda: self._told_statistics()[len(before) :], 30)[-1]
+        )
+        return told
+
+    def _told_statistics(self) -> list[str]:
+        lines = self.logged().splitlines(keepends=True)
+        return [line for line in lines if '"statistics"' in line and line.endswith("\n")]
+
+    def memory(self) -> int:
+        """How many bytes of memory it takes (RSS)."""
+        [line] = [
+            line
+            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+            if line.startswith("VmRSS:")
+        ]
+        return int(line.split()[1]) * 1024
 
     def is_stopped(self) -> bool:
         """Whether the kernel really holds it still (SIGSTOP)."""

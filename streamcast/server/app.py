@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from streamcast import log
@@ -67,6 +67,7 @@ async def _serve(
         url = _url(sockets)
         listening(url)
         log.info("listening", url=url, store=store.where)
+        _tell_statistics_on_signal(context)
         await _run(context, stop)
         await _drain(context, store, sockets)
     finally:
@@ -162,6 +163,18 @@ def _stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked, number)
     return stop
+
+
+def _tell_statistics_on_signal(context: Context) -> None:
+    """Log on SIGUSR1 what is held now and was done so far."""
+
+    def tell() -> None:
+        parts = context.statistics(), context.relay.statistics(), context.relay.streams.statistics()
+        log.info(
+            "statistics", **{name: value for part in parts for name, value in asdict(part).items()}
+        )
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell)
 
 
 def _raise_file_limit() -> None:

@@ -17,6 +17,7 @@ from streamcast.errors import CodedError, TooManyRooms
 from streamcast.message import MessageId, is_utf8, own_fields
 from streamcast.server import handshake
 from streamcast.server.context import Context
+from streamcast.server.intake import OF_ONE, SLICE, SLICE_BRINGS
 from streamcast.server.target import Target
 from streamcast.streams import Publication
 from streamcast.streams.interface import Outcome
@@ -40,13 +41,9 @@ MAX_ROOMS = 1000
 """How many rooms a connection may be in."""
 MAX_MALFORMED = 10
 """The frame in a row that is no request and ends the connection."""
-MAX_PUBLISHING = 256 * 1024
-"""How many bytes of a client are on the way to the store before no more is read from it."""
 HIGH_WATER = 64 * 1024
 """How many bytes wait for the socket before its member is left behind."""
 LOST = 1006
-READ_SLICE = 8 * 1024
-"""How many bytes of a client are read in one turn of the event loop."""
 MAX_REASON = 123
 """How many bytes the reason of a close has at most (RFC 6455 section 5.5)."""
 
@@ -64,7 +61,6 @@ class Connection(asyncio.Protocol):
         "_held",
         "_inbox",
         "_malformed",
-        "_publishing",
         "_reading",
         "_room",
         "_stopped",
@@ -75,6 +71,8 @@ class Connection(asyncio.Protocol):
         "asked",
         "dialect",
         "left",
+        "publishing",
+        "queued",
         "stalled",
         "talked",
         "writable",
@@ -90,7 +88,6 @@ class Connection(asyncio.Protocol):
         self._fragments: bytearray | None = None
         self._text = False
         self._malformed = 0
-        self._publishing = 0
         self._held: list[tuple[Cursor, Publication]] = []
         # What was received and is still to be read, and whether that is the end of it.
         self._inbox = bytearray()
@@ -100,6 +97,9 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._stopped = False
         self.writable = True
+        # What the intake wants to know: see there.
+        self.queued = False
+        self.publishing = 0
         # What keepalive wants to know: see there.
         self.talked = True
         self.asked = False
@@ -163,6 +163,11 @@ class Connection(asyncio.Protocol):
         """How many bytes wait for the socket."""
         return self._transport.get_write_buffer_size()
 
+    @property
+    def unread(self) -> int:
+        """How many bytes were received and wait to be read."""
+        return len(self._inbox)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave all rooms."""
         self._end(Close(Code.GOING_AWAY, "connection lost"))
@@ -195,28 +200,20 @@ class Connection(asyncio.Protocol):
     # What comes
 
     def data_received(self, data: bytes) -> None:
-        """Take in bytes: a slice at once, the rest in later turns, and no more until then.
-
-        So that one client that sends much does not hold up all others.
-        """
-        if not self._inbox and len(data) <= READ_SLICE:
+        """Read what came at once, or when it is this client's turn, and take no more until then."""
+        if self._reading and len(data) <= SLICE and self._context.intake.has_room(self):
             self._feed(data)
             return
-        if not self._inbox:
-            asyncio.get_running_loop().call_soon(self._read_on)
         self._inbox += data
         self._update_reading()
 
-    def _read_on(self) -> None:
-        data = bytes(self._inbox[:READ_SLICE])
-        del self._inbox[:READ_SLICE]
-        if data:
-            self._feed(data)
-        if self._inbox:
-            asyncio.get_running_loop().call_soon(self._read_on)
-            return
+    def read_slice(self) -> None:
+        """Read on in what came."""
+        data = bytes(self._inbox[:SLICE])
+        del self._inbox[:SLICE]
+        self._feed(data)
         self._update_reading()
-        if self._ended:
+        if self._ended and not self._inbox:
             self._receive_eof()
 
     def _feed(self, data: bytes) -> None:
@@ -264,13 +261,13 @@ class Connection(asyncio.Protocol):
             self.close(Close(Code.BAD_DATA, "text that is not UTF-8"))
             return
         limit = self._context.messages.max_message
-        self._handle(self.dialect.decode(data, limit, self._room, text=text), len(data))
+        self._handle(self.dialect.decode(data, limit, self._room, text=text))
 
-    def _handle(self, request: Request, size: int) -> None:
+    def _handle(self, request: Request) -> None:
         self._malformed = self._malformed + 1 if _is_malformed(request) else 0
         match request:
             case Publish():
-                self._publish(request, size)
+                self._publish(request)
             case Join():
                 self._join(request)
             case Leave():
@@ -322,19 +319,13 @@ class Connection(asyncio.Protocol):
 
     # Publishing
 
-    def _publish(self, publish: Publish, size: int) -> None:
+    def _publish(self, publish: Publish) -> None:
         fields = own_fields(publish.data, text=publish.text, meta=publish.meta)
         publication = Publication(
-            publish.room,
-            fields,
-            self,
-            self._published,
-            key=publish.key,
-            ref=publish.ref,
-            size=size,
+            publish.room, fields, self, self._published, key=publish.key, ref=publish.ref
         )
-        self._publishing += publication.size
-        if self._publishing > MAX_PUBLISHING:
+        self._context.intake.began(self, publication.size)
+        if not self.readable:
             self._update_reading()
         cursor = self._cursors.get(publish.room)
         if cursor is not None and cursor.mark is None:
@@ -354,7 +345,7 @@ class Connection(asyncio.Protocol):
                 self._held.append((waited_for, publication))
 
     def _published(self, publication: Publication, outcome: Outcome) -> None:
-        self._publishing -= publication.size
+        self._context.intake.ended(self, publication.size)
         if not self._reading:
             self._update_reading()
         room, ref = publication.room, publication.ref
@@ -411,6 +402,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Catch up."""
         self.writable = True
+        self.stalled = 0.0
         self._update_reading()
         for room, cursor in list(self._cursors.items()):
             self._context.relay.resume(cursor)
@@ -425,10 +417,19 @@ class Connection(asyncio.Protocol):
         self._stopped = True
         self._update_reading()
 
+    @property
+    def readable(self) -> bool:
+        """Whether it takes its answers, and the store keeps up with what it publishes."""
+        if self._closing is not None:
+            return True
+        return self.writable and not self._stopped and self.publishing < OF_ONE - SLICE_BRINGS
+
     def _update_reading(self) -> None:
-        """Read only from one who takes answers and whose publishes the store keeps up with."""
-        able = self.writable and not self._stopped and self._publishing <= MAX_PUBLISHING
-        wanted = (able or self._closing is not None) and not self._inbox
+        """Read on where that is due; take more from the socket only when all of it was read."""
+        readable = self.readable
+        if readable and self._inbox:
+            self._context.intake.add(self)
+        wanted = readable and not self._inbox
         if wanted != self._reading and not self._transport.is_closing():
             self._reading = wanted
             if wanted:

@@ -5,10 +5,29 @@ from typing import TYPE_CHECKING
 
 from streamcast.config import RelaySettings, ServerSettings
 from streamcast.relay import Relay
+from streamcast.server.intake import Intake
 
 if TYPE_CHECKING:
     from streamcast.server.connection import Connection
     from streamcast.server.head import Head
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a server holds now, and has done so far.
+
+    `paused` connections take no more of what is written to them; `unread` bytes were received and
+    wait for their turn; `unacknowledged` bytes are under way to the store.
+    """
+
+    connections: int
+    paused: int
+    heads: int
+    opened: int
+    closed: int
+    refused: int
+    unread: int
+    unacknowledged: int
 
 
 @dataclass(slots=True)
@@ -24,9 +43,23 @@ class Context:
     messages: RelaySettings
     connections: "dict[Connection, None]" = field(default_factory=dict)
     heads: "dict[Head, None]" = field(default_factory=dict)
+    intake: Intake = field(default_factory=Intake)
     opened: int = 0
     closed: int = 0
     admitted: int = 0
     published: int = 0
     refused: int = 0
     stopping: bool = False
+
+    def statistics(self) -> Statistics:
+        """Return what is held now and was done so far."""
+        return Statistics(
+            connections=len(self.connections),
+            paused=sum(not connection.writable for connection in self.connections),
+            heads=len(self.heads),
+            opened=self.opened,
+            closed=self.closed,
+            refused=self.refused,
+            unread=sum(connection.unread for connection in self.connections),
+            unacknowledged=self.intake.publishing,
+        )

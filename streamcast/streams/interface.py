@@ -23,7 +23,7 @@ from streamcast.proof import Read, Reply
 from streamcast.wire.requests import Ref
 
 OVERHEAD = 500
-"""How many bytes a publication costs beside its payload."""
+"""How many bytes of memory a publication costs beside its payload and its names."""
 
 Outcome = MessageId | CodedError
 
@@ -47,7 +47,7 @@ class Follower(Protocol):
 class Publication:
     """A message on its way to the store. `done` is called with it and its outcome, once.
 
-    `size`: how many bytes of memory it holds, if more than its fields.
+    `size`: how many bytes of memory it holds.
     """
 
     __slots__ = ("done", "fields", "key", "publisher", "ref", "room", "size")
@@ -61,7 +61,6 @@ class Publication:
         *,
         key: str | None = None,
         ref: Ref = None,
-        size: int = 0,
     ) -> None:
         self.room = room
         self.fields = fields
@@ -69,7 +68,8 @@ class Publication:
         self.done = done
         self.key = key
         self.ref = ref
-        self.size = max(size, sum(map(len, fields))) + OVERHEAD
+        named = len(key or "") + (len(ref) if isinstance(ref, str) else 0)
+        self.size = sum(map(len, fields)) + named + OVERHEAD
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 """Adding to streams.
 
 The law of this file: a publication is sent at most once and ends exactly once. At most IN_FLIGHT
-bytes are under way; what is more waits at its publisher, and publishers are served in turn, so that
-one flood does not stand before everybody else's messages.
+bytes are under way; what is more waits at its publisher. Publishers are served in turn, and a turn
+is a number of bytes (deficit round robin), so that no flood, nor many, of large messages stands
+before everybody else's.
 """
 
 from collections import deque
@@ -23,6 +24,8 @@ from streamcast.streams.lane import Lane, LaneLost, pack
 
 IN_FLIGHT = 256 * 1024
 """How many bytes are under way to the store at most."""
+QUANTUM = 4 * 1024
+"""How many bytes a publisher may send in its turn; for a larger message it saves up turns."""
 KEY_LIVES_MS = 120_000
 """How long a publish with a `key` is remembered."""
 
@@ -36,6 +39,16 @@ if not id then
 end
 return id
 """
+
+
+class Waiting:
+    """What waits of one publisher, and how many bytes of it may go."""
+
+    __slots__ = ("credit", "publications")
+
+    def __init__(self) -> None:
+        self.publications: deque[tuple[bytes, Publication]] = deque()
+        self.credit = QUANTUM
 
 
 class Writer:
@@ -55,7 +68,7 @@ class Writer:
         self.keeper = Keeper(settings, self.send)
         self._is_followed = is_followed
         self._lane: Lane | None = None
-        self._waiting: dict[object, deque[tuple[bytes, Publication]]] = {}
+        self._waiting: dict[object, Waiting] = {}
         self._turns: deque[object] = deque()
         self._under_way = 0
         self.in_flight = 0
@@ -65,7 +78,7 @@ class Writer:
     @property
     def publishing(self) -> int:
         """How many publications have not ended yet."""
-        return self._under_way + sum(map(len, self._waiting.values()))
+        return self._under_way + sum(len(each.publications) for each in self._waiting.values())
 
     def connected(self, lane: Lane) -> None:
         """Publish over this lane from now on."""
@@ -78,7 +91,7 @@ class Writer:
         self._turns.clear()
         self.waiting_bytes = 0
         for queue in waiting.values():
-            for _, publication in queue:
+            for _, publication in queue.publications:
                 publication.done(publication, _unreachable())
 
     def send(self, command: bytes, callback: Callable[[Any], None] | None) -> None:
@@ -90,15 +103,18 @@ class Writer:
         """Send a publication, or have it wait for its publisher's turn."""
         if self._lane is None:
             publication.done(publication, _unreachable())
-        elif self.in_flight < IN_FLIGHT and not self._turns:
+        elif not self._turns and self._fits(publication):
             self._send(self._lane, key, publication)
         else:
             queue = self._waiting.get(publication.publisher)
             if queue is None:
-                queue = self._waiting[publication.publisher] = deque()
+                queue = self._waiting[publication.publisher] = Waiting()
                 self._turns.append(publication.publisher)
-            queue.append((key, publication))
+            queue.publications.append((key, publication))
             self.waiting_bytes += publication.size
+
+    def _fits(self, publication: Publication) -> bool:
+        return not self.in_flight or self.in_flight + publication.size <= IN_FLIGHT
 
     def _send(self, lane: Lane, key: bytes, publication: Publication) -> None:
         self.in_flight += publication.size
@@ -125,15 +141,22 @@ class Writer:
             self._serve()
 
     def _serve(self) -> None:
-        """Send what waits, one publication a publisher in turn, while there is room for it."""
-        while self._turns and self.in_flight < IN_FLIGHT and self._lane is not None:
-            publisher = self._turns.popleft()
+        """Send what waits, publisher by publisher, while it fits."""
+        while self._turns and self._lane is not None:
+            publisher = self._turns[0]
             queue = self._waiting[publisher]
-            key, publication = queue.popleft()
+            key, publication = queue.publications[0]
+            if queue.credit < publication.size:
+                queue.credit += QUANTUM
+                self._turns.rotate(-1)
+                continue
+            if not self._fits(publication):
+                return
+            queue.credit -= publication.size
+            queue.publications.popleft()
             self.waiting_bytes -= publication.size
-            if queue:
-                self._turns.append(publisher)
-            else:
+            if not queue.publications:
+                self._turns.popleft()
                 del self._waiting[publisher]
             self._send(self._lane, key, publication)
 
