@@ -70,10 +70,20 @@ class Sink(Protocol):
         """Tell that a join failed; the cursor is no member."""
 
 
-class Cursor:
-    """One connection's membership of one room; `mark` is None before the join and after it left."""
+class Work(Protocol):
+    """What is being done for a member, and takes a while."""
 
-    __slots__ = ("catching_up", "gone", "mark", "ref", "room", "sink")
+    def cancel(self) -> object:
+        """Have it end soon."""
+
+
+class Cursor:
+    """One connection's membership of one room; `mark` is None before the join and after it left.
+
+    `work`: what reads the store for it, if anything does; it is not to outlive the membership.
+    """
+
+    __slots__ = ("gone", "mark", "ref", "room", "sink", "work")
 
     def __init__(self, sink: Sink, room: str, ref: Ref = None) -> None:
         self.sink = sink
@@ -81,7 +91,7 @@ class Cursor:
         self.ref = ref
         self.mark: Mark | None = None
         self.gone = False
-        self.catching_up = False
+        self.work: Work | None = None
 
     def take(self, items: Sequence[Item]) -> None:
         """Write items to this member alone."""

@@ -103,8 +103,10 @@ class Relay:
             open_room.waiting.append((cursor, start))
 
     def leave(self, cursor: Cursor) -> None:
-        """End a membership, or a join under way."""
+        """End a membership, or a join under way, and what is being read for it."""
         cursor.gone = True
+        if cursor.work is not None:
+            cursor.work.cancel()
         open_room = self._rooms.get(cursor.room)
         if open_room is None:
             return
@@ -131,7 +133,12 @@ class Relay:
             self._admit(open_room, cursor, place)
         else:
             open_room.placing += 1
-            self._spawn(self._place_later(open_room, cursor, start, place))
+            cursor.work = self._spawn(self._place_later(open_room, cursor, start, place))
+            cursor.work.add_done_callback(lambda _: self._placed(open_room))
+
+    def _placed(self, open_room: OpenRoom) -> None:
+        open_room.placing -= 1
+        self._close_if_empty(open_room)
 
     def _admit(self, open_room: OpenRoom, cursor: Cursor, place: Placed) -> None:
         open_room.room.add(cursor, place.mark)
@@ -146,31 +153,22 @@ class Relay:
         """Ask the store what is needed to place a member, and place it."""
         try:
             async with asyncio.timeout(JOIN_TIMEOUT):
-                place = await self._find(open_room, cursor, start, need)
-            if place is not None and not cursor.gone:
-                self._admit(open_room, cursor, place)
+                place = await self._find(open_room, start, need)
+            cursor.work = None
+            self._admit(open_room, cursor, place)
         except TimeoutError:
-            self._refuse(cursor, Unavailable("The store does not answer."))
+            cursor.sink.refused(cursor, Unavailable("The store does not answer."))
         except CodedError as error:
-            self._refuse(cursor, error)
-        except Exception:
-            self._refuse(cursor, Unavailable("The room can't be joined now."))
-            raise
-        finally:
-            open_room.placing -= 1
-            self._close_if_empty(open_room)
-
-    def _refuse(self, cursor: Cursor, error: CodedError) -> None:
-        if not cursor.gone:
             cursor.sink.refused(cursor, error)
+        except Exception:
+            cursor.sink.refused(cursor, Unavailable("The room can't be joined now."))
+            raise
 
-    async def _find(
-        self, open_room: OpenRoom, cursor: Cursor, start: Start, need: Need
-    ) -> Placed | None:
+    async def _find(self, open_room: OpenRoom, start: Start, need: Need) -> Placed:
         fresh = False
-        while not cursor.gone:
+        while True:
             if need is Need.STORE:
-                return await self._find_in_store(open_room, cursor, start)
+                return await self._find_in_store(open_room, start)
             if need is Need.FRESH:
                 await open_room.wait_fresh()
                 fresh = True
@@ -180,28 +178,24 @@ class Relay:
             if isinstance(place, Placed):
                 return place
             need = place
-        return None
 
-    async def _find_in_store(
-        self, open_room: OpenRoom, cursor: Cursor, start: Start
-    ) -> Placed | None:
+    async def _find_in_store(self, open_room: OpenRoom, start: Start) -> Placed:
         """Find a place that lies before what the window can hold."""
         room = open_room.room
         if start.after is None:
-            mark = await self._before_last(open_room, cursor, start.last or 0)
-            return None if mark is None else Placed(mark)
+            return Placed(await self._before_last(open_room, start.last or 0))
         mark = Mark(BEFORE, start.after, None, room.history)
         reply = await self.streams.examine(room.name, Read(Kind.EXAMINE, mark.id, 2))
         gap, _ = page(mark.id, None, reply)
         # The first page that is read from there tells the gap.
         return Placed(mark, resumed=gap is None)
 
-    async def _before_last(self, open_room: OpenRoom, cursor: Cursor, last: int) -> Mark | None:
-        """Walk back to the entry before the newest `last` ones; None if the member left."""
+    async def _before_last(self, open_room: OpenRoom, last: int) -> Mark:
+        """Walk back to the entry before the newest `last` ones."""
         room = open_room.room
         end, history = room.tip.id, room.history
         left = last
-        while not cursor.gone:
+        while True:
             count = min(left, room.count) + 1
             entries = await self.streams.before(room.name, end, count)
             room.measure(entries)
@@ -211,7 +205,6 @@ class Relay:
                 return Mark(BEFORE, ZERO, None, history, told=ZERO)
             left -= len(entries) - 1
             end = entries[-1].id
-        return None
 
     async def _fill(self, open_room: OpenRoom) -> None:
         """Read older entries into the window: once, however many wait for them."""
@@ -271,13 +264,12 @@ class Relay:
 
     def resume(self, cursor: Cursor) -> None:
         """Bring a member up to what its room has handed out; its sink takes more again."""
-        if cursor.catching_up or cursor.mark is None:
+        if cursor.work is not None or cursor.mark is None:
             return
         open_room = self._rooms[cursor.room]
         read = open_room.room.catch_up(cursor)
         if read is not None:
-            cursor.catching_up = True
-            self._spawn(self._catch_up(open_room.room, cursor, read))
+            cursor.work = self._spawn(self._catch_up(open_room.room, cursor, read))
 
     async def _catch_up(self, room: Room, cursor: Cursor, read: Read | None) -> None:
         """Read for one member what the window has no longer, page by page."""
@@ -299,7 +291,7 @@ class Relay:
             cursor.sink.close(Close(Code.INTERNAL, "internal error"))
             raise
         finally:
-            cursor.catching_up = False
+            cursor.work = None
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
