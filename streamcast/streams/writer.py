@@ -1,14 +1,16 @@
 """Adding to streams.
 
 The law of this file: a publication is sent at most once and ends exactly once. At most IN_FLIGHT
-bytes are under way; what is more waits at its publisher. Publishers are served in turn, and a turn
-is a number of bytes (deficit round robin), so that no flood, nor many, of large messages stands
-before everybody else's.
+bytes are under way; what is more waits at its publisher. Each publisher has an equal share of the
+bytes (weighted fair queueing, all weights equal), so that no flood, nor many of large messages,
+stands before everybody else's.
 """
 
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from heapq import heappop, heappush
+from itertools import count
 from typing import Any
 
 import hiredis
@@ -24,8 +26,6 @@ from streamcast.streams.lane import Lane, LaneLost, pack
 
 IN_FLIGHT = 256 * 1024
 """How many bytes are under way to the store at most."""
-QUANTUM = 4 * 1024
-"""How many bytes a publisher may send in its turn; for a larger message it saves up turns."""
 KEY_LIVES_MS = 120_000
 """How long a publish with a `key` is remembered."""
 
@@ -39,16 +39,6 @@ if not id then
 end
 return id
 """
-
-
-class Waiting:
-    """What waits of one publisher, and how many bytes of it may go."""
-
-    __slots__ = ("credit", "publications")
-
-    def __init__(self) -> None:
-        self.publications: deque[tuple[bytes, Publication]] = deque()
-        self.credit = QUANTUM
 
 
 class Writer:
@@ -68,8 +58,12 @@ class Writer:
         self.keeper = Keeper(settings, self.send)
         self._is_followed = is_followed
         self._lane: Lane | None = None
-        self._waiting: dict[object, Waiting] = {}
-        self._turns: deque[object] = deque()
+        self._waiting: dict[object, deque[tuple[bytes, Publication]]] = {}
+        # When each publisher's next publication would have gone, were all sent side by side, and
+        # how far that has come: in bytes of one share. The count keeps equals in order.
+        self._turns: list[tuple[float, int, object]] = []
+        self._clock = 0.0
+        self._count = count()
         self._under_way = 0
         self.in_flight = 0
         self.waiting_bytes = 0
@@ -78,7 +72,7 @@ class Writer:
     @property
     def publishing(self) -> int:
         """How many publications have not ended yet."""
-        return self._under_way + sum(len(each.publications) for each in self._waiting.values())
+        return self._under_way + sum(map(len, self._waiting.values()))
 
     def connected(self, lane: Lane) -> None:
         """Publish over this lane from now on."""
@@ -91,7 +85,7 @@ class Writer:
         self._turns.clear()
         self.waiting_bytes = 0
         for queue in waiting.values():
-            for _, publication in queue.publications:
+            for _, publication in queue:
                 publication.done(publication, _unreachable())
 
     def send(self, command: bytes, callback: Callable[[Any], None] | None) -> None:
@@ -108,10 +102,14 @@ class Writer:
         else:
             queue = self._waiting.get(publication.publisher)
             if queue is None:
-                queue = self._waiting[publication.publisher] = Waiting()
-                self._turns.append(publication.publisher)
-            queue.publications.append((key, publication))
+                queue = self._waiting[publication.publisher] = deque()
+                self._take_turn(self._clock, publication)
+            queue.append((key, publication))
             self.waiting_bytes += publication.size
+
+    def _take_turn(self, begins: float, publication: Publication) -> None:
+        turn = begins + publication.size, next(self._count), publication.publisher
+        heappush(self._turns, turn)
 
     def _fits(self, publication: Publication) -> bool:
         return not self.in_flight or self.in_flight + publication.size <= IN_FLIGHT
@@ -141,22 +139,20 @@ class Writer:
             self._serve()
 
     def _serve(self) -> None:
-        """Send what waits, publisher by publisher, while it fits."""
+        """Send what waits, as long as it fits."""
         while self._turns and self._lane is not None:
-            publisher = self._turns[0]
+            ends, _, publisher = self._turns[0]
             queue = self._waiting[publisher]
-            key, publication = queue.publications[0]
-            if queue.credit < publication.size:
-                queue.credit += QUANTUM
-                self._turns.rotate(-1)
-                continue
+            key, publication = queue[0]
             if not self._fits(publication):
                 return
-            queue.credit -= publication.size
-            queue.publications.popleft()
+            self._clock += publication.size / len(self._turns)
+            heappop(self._turns)
+            queue.popleft()
             self.waiting_bytes -= publication.size
-            if not queue.publications:
-                self._turns.popleft()
+            if queue:
+                self._take_turn(ends, queue[0][1])
+            else:
                 del self._waiting[publisher]
             self._send(self._lane, key, publication)
 
