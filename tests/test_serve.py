@@ -168,6 +168,7 @@ def test_usage() -> None:
         ["--port", "70000"],
         ["--ping", "0"],
         ["--max-message", "big"],
+        ["--allow-origin", "https://example.com/"],
         ["--dance"],
     ):
         ended = run_serve(*options)
@@ -181,7 +182,7 @@ def test_variables(store: Store) -> None:
     """Every option has one; the flag goes before it."""
     help_ = run_serve("--help", COLUMNS="200").stdout
     options = "HOST PORT REDIS PREFIX HISTORY RETAIN DEFAULT_ROOM FOLLOW MAX_MESSAGE"
-    for name in (options + " MAX_CONNECTIONS PING STALL LOG_LEVEL LOG_FORMAT").split():
+    for name in (options + " ALLOW_ORIGIN MAX_CONNECTIONS PING STALL LOG_LEVEL LOG_FORMAT").split():
         assert f"STREAMCAST_{name}]" in help_, name
     assert "redis://127.0.0.1:1" not in run_serve(STREAMCAST_REDIS="redis://127.0.0.1:1").stdout
     can_not_start(run_serve(STREAMCAST_REDIS="redis://127.0.0.1:1"), "127.0.0.1:1")

@@ -78,7 +78,7 @@ class Head(asyncio.Protocol):
             protocol.send_response(protocol.reject(HTTPStatus.NOT_FOUND, message))
             self._finish(protocol)
             return
-        response = handshake.accept(protocol, request)
+        response = handshake.accept(protocol, request, self._context.server.allow_origin)
         protocol.send_response(response)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._finish(protocol)
