@@ -40,6 +40,8 @@ MAX_ROOMS = 1000
 """How many rooms a connection may be in."""
 MAX_MALFORMED = 10
 """The frame in a row that is no request and ends the connection."""
+MAX_EMPTY_FRAGMENTS = 100
+"""How many fragments without a byte a message may have; the limit of its bytes caps the others."""
 MAX_PUBLISHING = 256 * 1024
 """How many bytes of a client are on the way to the store before no more is read from it."""
 HIGH_WATER = 64 * 1024
@@ -59,6 +61,7 @@ class Connection(asyncio.Protocol):
         "_closing",
         "_context",
         "_cursors",
+        "_empty",
         "_ended",
         "_fragments",
         "_held",
@@ -88,6 +91,7 @@ class Connection(asyncio.Protocol):
         self._cursors: dict[str, Cursor] = {}
         self._room: str | None = None
         self._fragments: bytearray | None = None
+        self._empty = 0
         self._text = False
         self._malformed = 0
         self._publishing = 0
@@ -251,11 +255,16 @@ class Connection(asyncio.Protocol):
             else:
                 self._fragments = bytearray(frame.data)
                 self._text = opcode is Opcode.TEXT
+                self._empty = 0
         elif opcode is Opcode.CONT and self._fragments is not None:
             self._fragments += frame.data
             if frame.fin:
                 message, self._fragments = bytes(self._fragments), None
                 self._message(message, text=self._text)
+            elif not frame.data:
+                self._empty += 1
+                if self._empty > MAX_EMPTY_FRAGMENTS:
+                    self.close(Close(Code.POLICY, "a message of too many empty fragments"))
 
     def _message(self, data: bytes, *, text: bool) -> None:
         if self._closing is not None:

@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from websockets.datastructures import MultipleValuesError
 from websockets.exceptions import NegotiationError
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
@@ -32,9 +33,18 @@ def server_protocol() -> ServerProtocol:
     )
 
 
+class _Open(Protocol):
+    def recv_frame(self, frame: Frame) -> None:
+        """Take in a frame. A close may come between two fragments (RFC 6455 section 5.4)."""
+        if frame.opcode is Opcode.CLOSE:
+            # So the message is never finished; the library would call that a mistake.
+            self.current_size = None
+        super().recv_frame(frame)
+
+
 def open_protocol(max_frame: int) -> Protocol:
     """Return what reads and writes frames after the handshake; it takes a fifth of the memory."""
-    return Protocol(SERVER, state=OPEN, max_size=max_frame, logger=_quiet)
+    return _Open(SERVER, state=OPEN, max_size=max_frame, logger=_quiet)
 
 
 def accept(protocol: ServerProtocol, request: Request, allow_origin: Collection[str]) -> Response:
