@@ -17,6 +17,7 @@ from streamcast.errors import CodedError, TooManyRooms
 from streamcast.message import MessageId, is_utf8, own_fields
 from streamcast.server import handshake
 from streamcast.server.context import Context
+from streamcast.server.guard import end_for, guarded
 from streamcast.server.target import Target
 from streamcast.streams import Publication
 from streamcast.streams.interface import Outcome
@@ -113,6 +114,7 @@ class Connection(asyncio.Protocol):
 
     # Opening and closing
 
+    @guarded
     def open(self, target: Target) -> None:
         """Begin, behind the handshake: join the room of the URL, or say why not."""
         context = self._context
@@ -141,6 +143,7 @@ class Connection(asyncio.Protocol):
         elif not self.dialect.name:
             self.close(Close(Code.BAD_ROOM, "without a subprotocol, join /rooms/NAME"))
 
+    @guarded
     def close(self, how: Close) -> None:
         """Leave all rooms and close; nothing more is written but the close itself."""
         if self._closing is not None:
@@ -157,6 +160,13 @@ class Connection(asyncio.Protocol):
         """Cut a connection whose peer is gone, or does not close."""
         self._transport.abort()
 
+    def fail(self) -> None:
+        """End for a fault: with a close, unless that is what fails."""
+        if self._closing is None:
+            self.close(Close(Code.INTERNAL, "internal error"))
+        else:
+            self.abort()
+
     @property
     def is_closing(self) -> bool:
         """Whether the close was sent."""
@@ -167,13 +177,14 @@ class Connection(asyncio.Protocol):
         """How many bytes wait for the socket."""
         return self._transport.get_write_buffer_size()
 
+    @guarded
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave all rooms."""
+        self._context.connections.pop(self, None)
+        self._context.closed += 1
         self._end(Close(Code.GOING_AWAY, "connection lost"))
         self._inbox.clear()
         self.writable = False
-        self._context.connections.pop(self, None)
-        self._context.closed += 1
         received = self._websocket.close_rcvd
         sent = self._websocket.close_sent
         log.debug(
@@ -198,6 +209,7 @@ class Connection(asyncio.Protocol):
 
     # What comes
 
+    @guarded
     def data_received(self, data: bytes) -> None:
         """Take in bytes: a slice at once, the rest in later turns, and no more until then.
 
@@ -211,6 +223,7 @@ class Connection(asyncio.Protocol):
         self._inbox += data
         self._update_reading()
 
+    @guarded
     def _read_on(self) -> None:
         data = bytes(self._inbox[:READ_SLICE])
         del self._inbox[:READ_SLICE]
@@ -233,6 +246,7 @@ class Connection(asyncio.Protocol):
             self._frame(cast("Frame", event))
         self._write_out()
 
+    @guarded
     def eof_received(self) -> bool:
         """Close: a client that sends no more is gone, once all that it sent is read."""
         self._ended = True
@@ -315,12 +329,14 @@ class Connection(asyncio.Protocol):
             if self._held:
                 self._release(cursor)
 
+    @guarded
     def joined(self, cursor: Cursor, head: MessageId, *, resumed: bool) -> None:
         """Tell that a join is done."""
         self._reply(self.dialect.joined(cursor.room, cursor.ref, head, resumed=resumed))
         if self._held:
             self._release(cursor)
 
+    @guarded
     def refused(self, cursor: Cursor, error: CodedError) -> None:
         """Tell that a join failed."""
         if self._cursors.get(cursor.room) is cursor:
@@ -362,6 +378,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._held.append((waited_for, publication))
 
+    @guarded
     def _published(self, publication: Publication, outcome: Outcome) -> None:
         self._publishing -= publication.size
         if not self._reading:
@@ -378,8 +395,13 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Write frames."""
         if self._closing is None:
-            self._transport.write(data)
+            # Guarded in place, since every delivery comes here.
+            try:
+                self._transport.write(data)
+            except Exception as fault:  # noqa: BLE001 - as in guard
+                end_for(fault, self)
 
+    @guarded
     def ping(self) -> None:
         """Ask the peer for a sign."""
         self.write(frames.PING)
@@ -412,11 +434,13 @@ class Connection(asyncio.Protocol):
                 self._end(Close(Code.GOING_AWAY, "closed by the peer"))
                 self._end_transport()
 
+    @guarded
     def pause_writing(self) -> None:
         """Leave the members of this connection where they are."""
         self.writable = False
         self._update_reading()
 
+    @guarded
     def resume_writing(self) -> None:
         """Catch up."""
         self.writable = True
@@ -429,6 +453,7 @@ class Connection(asyncio.Protocol):
                     self._cursors[room] = self._cursors.pop(room)
                 return
 
+    @guarded
     def stop_reading(self) -> None:
         """Read no more from this client."""
         self._stopped = True
