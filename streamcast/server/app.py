@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -15,12 +16,20 @@ from streamcast.message import room_name
 from streamcast.relay import Relay
 from streamcast.server.context import Context
 from streamcast.server.head import Head
-from streamcast.server.keepalive import sweep_forever, sweep_heads_forever
+from streamcast.server.keepalive import (
+    sweep_closes_forever,
+    sweep_forever,
+    sweep_heads_forever,
+)
 from streamcast.streams import RedisStreams
 from streamcast.wire import Close
 from streamcast.wire.close import Code
 
 BACKLOG = 2048
+RESERVED_FILES = 128
+"""How many files clients leave for lanes to the store, which have to be opened again when they were
+lost, and for what else the process needs."""
+FEWEST_FILES = 2 * RESERVED_FILES
 SUMMARY_EVERY = 10.0
 CLOSE_TIMEOUT = 2.0
 """Seconds that clients have to answer the close at a stop."""
@@ -34,17 +43,17 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; `listening` is called with the URL. Raises StartError."""
     _check(server)
-    _raise_file_limit()
+    files = _files_for_clients()
     store = RedisStreams(streams, messages.max_message)
     await store.start()
     relay = Relay(store, messages)
-    context = Context(relay, server, messages)
+    context = Context(relay, server, messages, files)
     try:
         sockets = await _listen(context)
         stop = _stop_on_signals()
         url = _url(sockets)
         listening(url)
-        log.info("listening", url=url, store=store.where)
+        log.info("listening", url=url, store=store.where, max_connections=context.capacity)
         await _run(context, stop)
         await _drain(context, store, sockets)
     finally:
@@ -56,6 +65,7 @@ async def _run(context: Context, stop: asyncio.Event) -> None:
     work: list[Coroutine[Any, Any, None]] = [
         sweep_forever(context),
         sweep_heads_forever(context),
+        sweep_closes_forever(context),
         _summarize_forever(context),
     ]
     tasks = [asyncio.create_task(each) for each in work]
@@ -140,11 +150,16 @@ def _stop_on_signals() -> asyncio.Event:
     return stop
 
 
-def _raise_file_limit() -> None:
-    """Take as many open files as we may: each client is one."""
+def _files_for_clients() -> int:
+    """Take as many open files as we may; return how many clients may have. Raises StartError."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        return sys.maxsize
+    if hard < FEWEST_FILES:
+        raise StartError(f"Only {hard} files may be open; allow {FEWEST_FILES} (ulimit -n).")
+    return hard - RESERVED_FILES
 
 
 async def _summarize_forever(context: Context) -> None:

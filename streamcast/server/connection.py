@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
         self._room = target.room
         if context.stopping:
             self.close(Close(Code.RESTART, "restarting"))
-        elif context.admitted >= context.server.max_connections:
+        elif context.is_full:
             context.refused += 1
             self.close(Close(Code.TRY_LATER, "this server is full"))
         else:
