@@ -76,13 +76,35 @@ def serve(notifier: str) -> Iterator[Callable[..., Server]]:
 
     yield start
     for server in servers:
-        if server.process.stdout is None or server.process.stdout.closed:
-            continue
-        was_running = server.process.poll() is None
-        code, logged = server.stop()
-        assert "Traceback" not in logged, logged
-        assert '"fault"' not in logged, logged
-        assert code == 0 or not was_running, logged
+        if server.process.stdout is not None and not server.process.stdout.closed:
+            _stop(server)
+
+
+@pytest.fixture(scope="module")
+def any_store() -> Iterator[Store]:
+    """A store for what does not depend on the engine; the tests of a file share it."""
+    store = Store(ENGINES["valkey"])
+    try:
+        store.start()
+        yield store
+    finally:
+        store.close()
+
+
+@pytest.fixture(scope="module")
+def any_server(any_store: Store) -> Iterator[Server]:
+    """A server on it, which the tests of a file share; it must stop in order."""
+    server = Server("--redis", any_store.url)
+    yield server
+    _stop(server)
+
+
+def _stop(server: Server) -> None:
+    was_running = server.process.poll() is None
+    code, logged = server.stop()
+    assert "Traceback" not in logged, logged
+    assert '"fault"' not in logged, logged
+    assert code == 0 or not was_running, logged
 
 
 @pytest.fixture(params=DIALECTS)
