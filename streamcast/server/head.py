@@ -1,8 +1,8 @@
 """The head of a request: read first, then handed to whoever handles it.
 
 The law of this file: no bytes of a connection go to a WebSocket parser before its head is whole,
-and what comes behind the head goes to the connection only after it was accepted. Whatever comes of
-it, a head is done with `HEAD_TIMEOUT` seconds (see keepalive) after its connection was made.
+and what comes behind the head goes to the connection only after it was accepted. A head that does
+not come is refused, and one that was refused is cut, when keepalive says that it is late.
 """
 
 import asyncio
@@ -72,12 +72,11 @@ class Head(asyncio.Protocol):
 
     @guarded
     def give_up(self) -> None:
-        """End a connection whose head does not come, or that does not close after a refusal."""
+        """Refuse a connection whose head does not come; cut one that was refused."""
         if self._answered:
             self._transport.abort()
         else:
             self._answer(HTTPStatus.REQUEST_TIMEOUT, "No request came.")
-            self._transport.close()
 
     def fail(self) -> None:
         """End for a fault."""

@@ -33,7 +33,7 @@ async def sweep_forever(context: Context) -> None:
 
 
 async def sweep_heads_forever(context: Context) -> None:
-    """Give up connections whose request does not come."""
+    """Give up connections whose request does not come, and cut them where they do not close."""
     loop = asyncio.get_running_loop()
     while True:
         await asyncio.sleep(1)
