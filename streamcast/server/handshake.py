@@ -33,7 +33,9 @@ def server_protocol() -> ServerProtocol:
     )
 
 
-class _Open(Protocol):
+class OpenProtocol(Protocol):
+    """What reads and writes frames after the handshake."""
+
     def recv_frame(self, frame: Frame) -> None:
         """Take in a frame. A close may come between two fragments (RFC 6455 section 5.4)."""
         if frame.opcode is Opcode.CLOSE:
@@ -44,7 +46,7 @@ class _Open(Protocol):
 
 def open_protocol(max_frame: int) -> Protocol:
     """Return what reads and writes frames after the handshake; it takes a fifth of the memory."""
-    return _Open(SERVER, state=OPEN, max_size=max_frame, logger=_quiet)
+    return OpenProtocol(SERVER, state=OPEN, max_size=max_frame, logger=_quiet)
 
 
 def accept(protocol: ServerProtocol, request: Request, allow_origin: Collection[str]) -> Response:
