@@ -70,8 +70,9 @@ def serve(notifier: str) -> Iterator[Callable[..., Server]]:
     """Starts servers; those that still run afterwards must stop in order, exit code 0."""
     servers: list[Server] = []
 
-    def start(store: Store, *options: str) -> Server:
-        servers.append(Server("--redis", store.url, "--follow", notifier, *options))
+    def start(store: Store, *options: str, files: int | None = None) -> Server:
+        options = ("--redis", store.url, "--follow", notifier, *options)
+        servers.append(Server(*options, files=files))
         return servers[-1]
 
     yield start

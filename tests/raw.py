@@ -158,5 +158,6 @@ class Raw:
 
     def _receive(self) -> None:
         more = self.socket.recv(65536)
-        assert more, f"the connection ended behind {self._received!r}"
+        if not more:
+            raise EOFError(f"the connection ended behind {self._received!r}")
         self._received += more

@@ -96,11 +96,13 @@ class Store:
 
 
 class Server:
-    """`streamcast serve` as a process of its own."""
+    """`streamcast serve` as a process of its own; `files`: how many it may have open."""
 
-    def __init__(self, *options: str, log_format: str = "json") -> None:
+    def __init__(self, *options: str, log_format: str = "json", files: int | None = None) -> None:
         command = [sys.executable, "-m", "streamcast", "serve", "--port", "0", *options]
         command += ["--log-format", log_format]
+        if files is not None:
+            command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
         self._logged = tempfile.TemporaryFile("w+")  # noqa: SIM115 - stop() closes it
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self._logged, text=True, bufsize=1
@@ -136,6 +138,11 @@ class Server:
         """What it has logged so far."""
         self._logged.seek(0)
         return self._logged.read()
+
+    @property
+    def open_files(self) -> int:
+        """How many it has open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     def is_stopped(self) -> bool:
         """Whether the kernel really holds it still (SIGSTOP)."""

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import repeat
-from pathlib import Path
 
 import pytest
 from websockets.frames import Opcode
@@ -24,10 +23,6 @@ from tests.stores import Server, Store, eventually
 
 MAX_MESSAGE = 65536
 SURROGATE = "\ud800"
-
-
-def open_files(server: Server) -> int:
-    return len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
 
 
 def shown(value: object) -> str:
@@ -194,7 +189,7 @@ def test_allowed_origins(
 
 def test_a_head_that_does_not_come(any_server: Server, bystander: Bystander) -> None:
     """1,000 that send a byte a second, some that send nothing, some refused that do not close."""
-    baseline = open_files(any_server)
+    baseline = any_server.open_files
     silent = [Raw(any_server) for _ in range(20)]
     refused = [Raw(any_server) for _ in range(20)]
     for raw in refused:
@@ -226,7 +221,7 @@ def test_a_head_that_does_not_come(any_server: Server, bystander: Bystander) -> 
     assert min(took) > 9.8
     assert max(took) < 12
     # Those that were refused, too, though they did not close.
-    assert eventually(lambda: open_files(any_server) == baseline, within=3)
+    assert eventually(lambda: any_server.open_files == baseline, within=3)
     for raw in [*slow, *silent, *refused]:
         raw.socket.close()
 
