@@ -50,10 +50,12 @@ def test_a_server_full_of_clients(any_store: Store, serve: Callable[..., Server]
     assert [how for how, _ in came] == sorted(many.elements(), key=["served", "told", "cut"].index)
     bystander.hears("full")
 
-    # Its lanes, too, are files that have to be opened.
+    # Its lanes, too, are files that have to be opened; those who still come must not take them.
     before = lanes(any_store)
     for lane in before:
         any_store.client.client_kill_filter(_id=lane)
+    late = [knock(server, bystander.room) for _ in range(20)]
+    assert {how for how, _ in late} == {"cut"}
     eventually(lambda: len(lanes(any_store) - before) == len(before))
     bystander.hears("with new lanes")
     served = [raw for how, raw in came if how == "served"]
@@ -69,7 +71,7 @@ def test_a_server_full_of_clients(any_store: Store, serve: Callable[..., Server]
     for raw in others:
         raw.send(text('{"type":"ping"}'))
         assert raw.frame().data == b'{"type":"pong"}'
-    for raw in [*others, *(raw for _, raw in came)]:
+    for raw in [*others, *(raw for _, raw in [*came, *late])]:
         raw.socket.close()
     bystander.noticed_nothing()
     bystander.leave()

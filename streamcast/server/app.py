@@ -100,6 +100,8 @@ async def _drain(context: Context, store: RedisStreams, sockets: asyncio.Server)
     await _wait_until(lambda: not context.connections, CLOSE_TIMEOUT)
     for connection in list(context.connections):
         connection.abort()
+    for head in list(context.heads):
+        head.abort()
     log.info("stopped")
 
 

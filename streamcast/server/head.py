@@ -74,14 +74,18 @@ class Head(asyncio.Protocol):
     def give_up(self) -> None:
         """Refuse a connection whose head does not come; cut one that was refused."""
         if self._answered:
-            self._transport.abort()
+            self.abort()
         else:
             self._answer(HTTPStatus.REQUEST_TIMEOUT, "No request came.")
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()
 
     def fail(self) -> None:
         """End for a fault."""
         if self._answered:
-            self._transport.abort()
+            self.abort()
         else:
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error.")
 
