@@ -15,7 +15,7 @@ class Fails(Protocol):
     """One whose methods are guarded."""
 
     def fail(self) -> None:
-        """End, for a fault. Called once for each."""
+        """End, for a fault; called once a fault, and not to raise itself."""
 
 
 P = ParamSpec("P")
