@@ -139,6 +139,12 @@ class ServerSettings:
         8080, "The port to listen on; 0 picks a free one.", at_least=0, at_most=65535
     )
     default_room: str = _setting("lobby", "The room that / joins.")
+    allow_origin: tuple[str, ...] = _setting(
+        (),
+        "An origin, such as https://example.com, whose pages may connect, besides the server's "
+        "own. Repeat it for more; in the variable, put white space between them.",
+        unit="origin",
+    )
     max_connections: int = _setting(100_000, "How many clients may be connected.", at_least=1)
     ping: float = _setting(
         20.0, "How often a silent client is asked for a sign.", unit="duration", at_least=0.1

@@ -8,9 +8,11 @@ queue and no timer; what it has not seen yet is the room's to know.
 from collections.abc import Sequence
 from typing import Protocol
 
+from streamcast import log
 from streamcast.errors import CodedError
 from streamcast.message import Item, MessageId
-from streamcast.wire import Close, Dialect
+from streamcast.wire import Batch, Close, Dialect
+from streamcast.wire.close import Code
 from streamcast.wire.requests import Ref
 
 
@@ -70,6 +72,18 @@ class Sink(Protocol):
         """Tell that a join failed; the cursor is no member."""
 
 
+def encoded(room: str, dialect: Dialect, items: Sequence[Item]) -> Batch:
+    """Return items of a room as a dialect writes them.
+
+    A fault in it ends those who were to get them, and nobody else; it is logged once.
+    """
+    try:
+        return dialect.encode(room, items)
+    except Exception as fault:  # noqa: BLE001 - the boundary between these members and all others
+        log.error("fault", where="encoding", fault=repr(fault), exc_info=True)
+        return Batch(b"", Close(Code.INTERNAL, "internal error"))
+
+
 class Work(Protocol):
     """What is being done for a member, and takes a while."""
 
@@ -95,7 +109,7 @@ class Cursor:
 
     def take(self, items: Sequence[Item]) -> None:
         """Write items to this member alone."""
-        batch = self.sink.dialect.encode(self.room, items)
+        batch = encoded(self.room, self.sink.dialect, items)
         if batch.data:
             self.sink.write(batch.data)
         if batch.close is not None:

@@ -9,7 +9,7 @@ writes to those that hold the first mark and gives them the second. Everything h
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from streamcast.cursor import Cursor, Mark
+from streamcast.cursor import Cursor, Mark, encoded
 from streamcast.message import ZERO, Gap, Item, Message, MessageId
 from streamcast.proof import (
     Kind,
@@ -48,7 +48,7 @@ class Round:
         """Return the items as the dialect writes them; encoded once."""
         batch = self.batches.get(dialect)
         if batch is None:
-            batch = self.batches[dialect] = dialect.encode(room, self.items)
+            batch = self.batches[dialect] = encoded(room, dialect, self.items)
         return batch
 
 

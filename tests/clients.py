@@ -35,6 +35,9 @@ class Client:
     def receive(self, timeout: float = PATIENCE) -> str | bytes:
         return self.socket.recv(timeout=timeout)
 
+    def request(self, request: dict[str, Any]) -> None:
+        self.send(json.dumps(request))
+
     def ask(self, **request: Any) -> dict[str, Any]:
         """Send a request; return the reply, which carries its ref."""
         request["ref"] = ref = str(id(request))

@@ -70,19 +70,42 @@ def serve(notifier: str) -> Iterator[Callable[..., Server]]:
     """Starts servers; those that still run afterwards must stop in order, exit code 0."""
     servers: list[Server] = []
 
-    def start(store: Store, *options: str) -> Server:
-        servers.append(Server("--redis", store.url, "--follow", notifier, *options))
+    def start(store: Store, *options: str, files: int | None = None) -> Server:
+        options = ("--redis", store.url, "--follow", notifier, *options)
+        servers.append(Server(*options, files=files))
         return servers[-1]
 
     yield start
     for server in servers:
-        if server.process.stdout is None or server.process.stdout.closed:
-            continue
-        was_running = server.process.poll() is None
-        code, logged = server.stop()
-        assert "Traceback" not in logged, logged
-        assert '"fault"' not in logged, logged
-        assert code == 0 or not was_running, logged
+        if server.process.stdout is not None and not server.process.stdout.closed:
+            _stop(server)
+
+
+@pytest.fixture(scope="module")
+def any_store() -> Iterator[Store]:
+    """A store for what does not depend on the engine; the tests of a file share it."""
+    store = Store(ENGINES["valkey"])
+    try:
+        store.start()
+        yield store
+    finally:
+        store.close()
+
+
+@pytest.fixture(scope="module")
+def any_server(any_store: Store) -> Iterator[Server]:
+    """A server on it, which the tests of a file share; it must stop in order."""
+    server = Server("--redis", any_store.url)
+    yield server
+    _stop(server)
+
+
+def _stop(server: Server) -> None:
+    was_running = server.process.poll() is None
+    code, logged = server.stop()
+    assert "Traceback" not in logged, logged
+    assert '"fault"' not in logged, logged
+    assert code == 0 or not was_running, logged
 
 
 @pytest.fixture(params=DIALECTS)

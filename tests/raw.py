@@ -2,15 +2,25 @@
 
 import socket
 import struct
-from typing import NamedTuple, Self
+from contextlib import suppress
+from typing import NamedTuple, Protocol, Self
 
 from websockets.frames import Opcode
 
 from tests.clients import JSON, PATIENCE
-from tests.stores import Server
 
 MASK = b"\x37\xfa\x21\x3d"
 NO_STATUS = 1005
+
+
+class Serves(Protocol):
+    """A server, wherever it runs."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
 
 
 class Frame(NamedTuple):
@@ -77,7 +87,7 @@ def request(
 class Raw:
     """A connection; nothing is sent until asked for."""
 
-    def __init__(self, server: Server, receive_buffer: int = 0) -> None:
+    def __init__(self, server: Serves, receive_buffer: int = 0) -> None:
         self.socket = socket.socket()
         self.socket.settimeout(PATIENCE)
         if receive_buffer:
@@ -89,7 +99,7 @@ class Raw:
 
     @classmethod
     def joined(
-        cls, server: Server, room: str, dialect: str = "plain", receive_buffer: int = 0
+        cls, server: Serves, room: str, dialect: str = "plain", receive_buffer: int = 0
     ) -> Self:
         """A connection that has joined a room."""
         raw = cls(server, receive_buffer)
@@ -135,7 +145,8 @@ class Raw:
         opcode, data = self.frame()
         assert opcode == Opcode.CLOSE, (opcode, data)
         # Instead of an answer, which would be too many where this is one.
-        self.socket.shutdown(socket.SHUT_WR)
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
         assert self.everything() == b""
         return int.from_bytes(data[:2], "big") if data else NO_STATUS
 
@@ -154,5 +165,6 @@ class Raw:
 
     def _receive(self) -> None:
         more = self.socket.recv(65536)
-        assert more, f"the connection ended behind {self._received!r}"
+        if not more:
+            raise EOFError(f"the connection ended behind {self._received!r}")
         self._received += more

@@ -97,13 +97,19 @@ class Store:
 
 
 class Server:
-    """`streamcast serve` as a process of its own."""
+    """`streamcast serve` as a process of its own; `files`: how many it may have open."""
 
     def __init__(
-        self, *options: str, log_format: str = "json", environment: dict[str, str] | None = None
+        self,
+        *options: str,
+        log_format: str = "json",
+        environment: dict[str, str] | None = None,
+        files: int | None = None,
     ) -> None:
         command = [sys.executable, "-m", "streamcast", "serve", "--port", "0", *options]
         command += ["--log-format", log_format]
+        if files is not None:
+            command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
         self._logged = tempfile.TemporaryFile("w+")  # noqa: SIM115 - stop() closes it
         self.process = subprocess.Popen(
             command,
@@ -167,6 +173,11 @@ class Server:
             if line.startswith("VmRSS:")
         ]
         return int(line.split()[1]) * 1024
+
+    @property
+    def open_files(self) -> int:
+        """How many it has open."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     def is_stopped(self) -> bool:
         """Whether the kernel really holds it still (SIGSTOP)."""

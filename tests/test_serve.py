@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -23,6 +23,10 @@ from tests.stores import Server, Store, eventually
 
 def run_serve(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "streamcast", "serve", "--port", "0", *options]
+    return run(command, **environment)
+
+
+def run(command: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         capture_output=True,
@@ -162,6 +166,7 @@ def test_usage() -> None:
         ["--port", "70000"],
         ["--ping", "0"],
         ["--max-message", "big"],
+        ["--allow-origin", "https://example.com/"],
         ["--dance"],
     ):
         ended = run_serve(*options)
@@ -175,7 +180,7 @@ def test_variables(store: Store) -> None:
     """Every option has one; the flag goes before it."""
     help_ = run_serve("--help", COLUMNS="200").stdout
     options = "HOST PORT REDIS DATA PREFIX HISTORY RETAIN DEFAULT_ROOM FOLLOW AUDIT MAX_MESSAGE"
-    for name in (options + " MAX_CONNECTIONS PING STALL LOG_LEVEL LOG_FORMAT").split():
+    for name in (options + " ALLOW_ORIGIN MAX_CONNECTIONS PING STALL LOG_LEVEL LOG_FORMAT").split():
         assert f"STREAMCAST_{name}]" in help_, name
     assert "redis://127.0.0.1:1" not in run_serve(STREAMCAST_REDIS="redis://127.0.0.1:1").stdout
     can_not_start(run_serve(STREAMCAST_REDIS="redis://127.0.0.1:1"), "127.0.0.1:1")

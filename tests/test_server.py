@@ -46,7 +46,7 @@ UPGRADE = (
         (b"GET /rooms/live HTTP/1.1\r\nHost: x\r\n\r\n", 426),
         (b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n", 404),
         (UPGRADE.replace(b"/rooms/live", b"/nothing") + b"\r\n", 404),
-        (UPGRADE.replace(b"13", b"12") + b"\r\n", 400),
+        (UPGRADE.replace(b"13", b"12") + b"\r\n", 426),
         (UPGRADE + b"Sec-WebSocket-Protocol: mqtt\r\n\r\n", 400),
         (UPGRADE + b"Origin: https://elsewhere.example\r\n\r\n", 403),
         (UPGRADE + b"Origin: null\r\n\r\n", 403),

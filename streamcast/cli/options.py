@@ -14,9 +14,10 @@ from streamcast.cli import units
 
 Run = Callable[..., None]
 
-_PARSERS: Mapping[str, tuple[Callable[[str], Any], Callable[[Any], str]]] = {
+_PARSERS: Mapping[str, tuple[Callable[[str], Any], Callable[[Any], Any]]] = {
     "size": (units.size, units.show_size),
     "duration": (units.duration, units.show_duration),
+    "origin": (units.origin, list[str]),
 }
 
 
@@ -33,7 +34,9 @@ def settings_command(**parts: type) -> Callable[[Run], Run]:
         def command(**given: Any) -> None:
             run(
                 **{
-                    name: settings(**{option.name: given[option.name] for option in groups[name]})
+                    name: settings(
+                        **{each.name: _frozen(given[each.name]) for each in groups[name]}
+                    )
                     for name, settings in parts.items()
                 }
             )
@@ -48,6 +51,11 @@ def settings_command(**parts: type) -> Callable[[Run], Run]:
     return decorate
 
 
+def _frozen(value: Any) -> Any:
+    """Return a value as settings hold it: that of a repeatable option comes as a list."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _options(settings: type) -> list[inspect.Parameter]:
     panel = (settings.__doc__ or "").partition("\n")[0].rstrip(".")
     hints = get_type_hints(settings)
@@ -56,7 +64,7 @@ def _options(settings: type) -> list[inspect.Parameter]:
             setting.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=_option(setting, panel),
-            annotation=hints[setting.name],
+            annotation=list[str] if hints[setting.name] == tuple[str, ...] else hints[setting.name],
         )
         for setting in fields(settings)
         if "help" in setting.metadata

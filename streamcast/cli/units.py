@@ -1,10 +1,12 @@
-"""Sizes and durations as people write them."""
+"""Sizes, durations and origins as people write them."""
 
 import re
 
 _SIZES = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 _SIZES |= {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _DURATIONS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+# As a browser sends it: lower case, and nothing behind the port (RFC 6454 section 6.2).
+_ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[^\s/?#@A-Z]+")
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
 
 
@@ -23,6 +25,13 @@ def duration(text: str) -> float:
     if unit not in _DURATIONS:
         raise ValueError(f"{text!r} is not a duration; write one like 500ms, 20s, 5m or 1h.")
     return amount * _DURATIONS[unit]
+
+
+def origin(text: str) -> str:
+    """Return `text` if a browser could send it as an Origin. Raises ValueError."""
+    if _ORIGIN.fullmatch(text) is None:
+        raise ValueError(f"{text!r} is not an origin; write one like https://example.com.")
+    return text
 
 
 def show_size(amount: int) -> str:

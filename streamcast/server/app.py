@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict, replace
 from typing import Any
@@ -16,12 +17,20 @@ from streamcast.message import room_name
 from streamcast.relay import Relay
 from streamcast.server.context import Context
 from streamcast.server.head import Head
-from streamcast.server.keepalive import sweep_forever, sweep_heads_forever
+from streamcast.server.keepalive import (
+    sweep_closes_forever,
+    sweep_forever,
+    sweep_heads_forever,
+)
 from streamcast.streams import EmbeddedStore, RedisStreams
 from streamcast.wire import Close
 from streamcast.wire.close import Code
 
 BACKLOG = 2048
+RESERVED_FILES = 128
+"""How many files clients leave for lanes to the store, which have to be opened again when they were
+lost, and for what else the process needs."""
+FEWEST_FILES = 2 * RESERVED_FILES
 SUMMARY_EVERY = 10.0
 CLOSE_TIMEOUT = 2.0
 """Seconds that clients have to answer the close at a stop."""
@@ -38,15 +47,15 @@ async def serve(
     `listening` is called with the URL, and the path of the embedded store's socket if it runs.
     """
     _check(server, streams)
-    _raise_file_limit()
+    files = _files_for_clients()
     if streams.redis:
-        await _serve(streams, messages, server, lambda url: listening(url, None))
+        await _serve(streams, messages, server, files, lambda url: listening(url, None))
         return
     embedded = EmbeddedStore(streams.data)
     try:
         await embedded.start()
         own = replace(streams, redis=embedded.url)
-        await _serve(own, messages, server, lambda url: listening(url, embedded.path))
+        await _serve(own, messages, server, files, lambda url: listening(url, embedded.path))
     finally:
         await embedded.close()
 
@@ -55,19 +64,20 @@ async def _serve(
     streams: StreamSettings,
     messages: RelaySettings,
     server: ServerSettings,
+    files: int,
     listening: Callable[[str], None],
 ) -> None:
     store = RedisStreams(streams, messages.max_message)
     await store.start()
     relay = Relay(store, messages)
-    context = Context(relay, server, messages)
+    context = Context(relay, server, messages, files)
     try:
         sockets = await _listen(context)
         stop = _stop_on_signals()
+        _tell_statistics_on_signal(context)
         url = _url(sockets)
         listening(url)
-        log.info("listening", url=url, store=store.where)
-        _tell_statistics_on_signal(context)
+        log.info("listening", url=url, store=store.where, max_connections=context.capacity)
         await _run(context, stop)
         await _drain(context, store, sockets)
     finally:
@@ -79,6 +89,7 @@ async def _run(context: Context, stop: asyncio.Event) -> None:
     work: list[Coroutine[Any, Any, None]] = [
         sweep_forever(context),
         sweep_heads_forever(context),
+        sweep_closes_forever(context),
         _summarize_forever(context),
     ]
     tasks = [asyncio.create_task(each) for each in work]
@@ -113,6 +124,8 @@ async def _drain(context: Context, store: RedisStreams, sockets: asyncio.Server)
     await _wait_until(lambda: not context.connections, CLOSE_TIMEOUT)
     for connection in list(context.connections):
         connection.abort()
+    for head in list(context.heads):
+        head.abort()
     log.info("stopped")
 
 
@@ -177,11 +190,16 @@ def _tell_statistics_on_signal(context: Context) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell)
 
 
-def _raise_file_limit() -> None:
-    """Take as many open files as we may: each client is one."""
+def _files_for_clients() -> int:
+    """Take as many open files as we may; return how many clients may have. Raises StartError."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY:
+        return sys.maxsize
+    if hard < FEWEST_FILES:
+        raise StartError(f"Only {hard} files may be open; allow {FEWEST_FILES} (ulimit -n).")
+    return hard - RESERVED_FILES
 
 
 async def _summarize_forever(context: Context) -> None:

@@ -17,6 +17,7 @@ from streamcast.errors import CodedError, TooManyRooms
 from streamcast.message import MessageId, is_utf8, own_fields
 from streamcast.server import handshake
 from streamcast.server.context import Context
+from streamcast.server.guard import end_for, guarded
 from streamcast.server.intake import OF_ONE, SLICE, SLICE_BRINGS
 from streamcast.server.target import Target
 from streamcast.streams import Publication
@@ -41,6 +42,8 @@ MAX_ROOMS = 1000
 """How many rooms a connection may be in."""
 MAX_MALFORMED = 10
 """The frame in a row that is no request and ends the connection."""
+MAX_EMPTY_FRAGMENTS = 100
+"""How many fragments without a byte a message may have; the limit of its bytes caps the others."""
 HIGH_WATER = 64 * 1024
 """How many bytes wait for the socket before its member is left behind."""
 LOST = 1006
@@ -56,6 +59,7 @@ class Connection(asyncio.Protocol):
         "_closing",
         "_context",
         "_cursors",
+        "_empty",
         "_ended",
         "_fragments",
         "_held",
@@ -86,6 +90,7 @@ class Connection(asyncio.Protocol):
         self._cursors: dict[str, Cursor] = {}
         self._room: str | None = None
         self._fragments: bytearray | None = None
+        self._empty = 0
         self._text = False
         self._malformed = 0
         self._held: list[tuple[Cursor, Publication]] = []
@@ -109,6 +114,7 @@ class Connection(asyncio.Protocol):
 
     # Opening and closing
 
+    @guarded
     def open(self, target: Target) -> None:
         """Begin, behind the handshake: join the room of the URL, or say why not."""
         context = self._context
@@ -120,7 +126,7 @@ class Connection(asyncio.Protocol):
         self._room = target.room
         if context.stopping:
             self.close(Close(Code.RESTART, "restarting"))
-        elif context.admitted >= context.server.max_connections:
+        elif context.is_full:
             context.refused += 1
             self.close(Close(Code.TRY_LATER, "this server is full"))
         else:
@@ -137,6 +143,7 @@ class Connection(asyncio.Protocol):
         elif not self.dialect.name:
             self.close(Close(Code.BAD_ROOM, "without a subprotocol, join /rooms/NAME"))
 
+    @guarded
     def close(self, how: Close) -> None:
         """Leave all rooms and close; nothing more is written but the close itself."""
         if self._closing is not None:
@@ -153,6 +160,13 @@ class Connection(asyncio.Protocol):
         """Cut a connection whose peer is gone, or does not close."""
         self._transport.abort()
 
+    def fail(self) -> None:
+        """End for a fault: with a close, unless that is what fails."""
+        if self._closing is None:
+            self.close(Close(Code.INTERNAL, "internal error"))
+        else:
+            self.abort()
+
     @property
     def is_closing(self) -> bool:
         """Whether the close was sent."""
@@ -168,13 +182,14 @@ class Connection(asyncio.Protocol):
         """How many bytes were received and wait to be read."""
         return len(self._inbox)
 
+    @guarded
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave all rooms."""
+        self._context.connections.pop(self, None)
+        self._context.closed += 1
         self._end(Close(Code.GOING_AWAY, "connection lost"))
         self._inbox.clear()
         self.writable = False
-        self._context.connections.pop(self, None)
-        self._context.closed += 1
         received = self._websocket.close_rcvd
         sent = self._websocket.close_sent
         log.debug(
@@ -199,6 +214,7 @@ class Connection(asyncio.Protocol):
 
     # What comes
 
+    @guarded
     def data_received(self, data: bytes) -> None:
         """Read what came at once, or when it is this client's turn, and take no more until then."""
         if self._reading and len(data) <= SLICE and self._context.intake.has_room(self):
@@ -207,6 +223,7 @@ class Connection(asyncio.Protocol):
         self._inbox += data
         self._update_reading()
 
+    @guarded
     def read_slice(self) -> None:
         """Read on in what came."""
         data = bytes(self._inbox[:SLICE])
@@ -226,6 +243,7 @@ class Connection(asyncio.Protocol):
             self._frame(cast("Frame", event))
         self._write_out()
 
+    @guarded
     def eof_received(self) -> bool:
         """Close: a client that sends no more is gone, once all that it sent is read."""
         self._ended = True
@@ -248,11 +266,16 @@ class Connection(asyncio.Protocol):
             else:
                 self._fragments = bytearray(frame.data)
                 self._text = opcode is Opcode.TEXT
+                self._empty = 0
         elif opcode is Opcode.CONT and self._fragments is not None:
             self._fragments += frame.data
             if frame.fin:
                 message, self._fragments = bytes(self._fragments), None
                 self._message(message, text=self._text)
+            elif not frame.data:
+                self._empty += 1
+                if self._empty > MAX_EMPTY_FRAGMENTS:
+                    self.close(Close(Code.POLICY, "a message of too many empty fragments"))
 
     def _message(self, data: bytes, *, text: bool) -> None:
         if self._closing is not None:
@@ -303,12 +326,14 @@ class Connection(asyncio.Protocol):
             if self._held:
                 self._release(cursor)
 
+    @guarded
     def joined(self, cursor: Cursor, head: MessageId, *, resumed: bool) -> None:
         """Tell that a join is done."""
         self._reply(self.dialect.joined(cursor.room, cursor.ref, head, resumed=resumed))
         if self._held:
             self._release(cursor)
 
+    @guarded
     def refused(self, cursor: Cursor, error: CodedError) -> None:
         """Tell that a join failed."""
         if self._cursors.get(cursor.room) is cursor:
@@ -344,6 +369,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._held.append((waited_for, publication))
 
+    @guarded
     def _published(self, publication: Publication, outcome: Outcome) -> None:
         self._context.intake.ended(self, publication.size)
         if not self._reading:
@@ -360,8 +386,13 @@ class Connection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Write frames."""
         if self._closing is None:
-            self._transport.write(data)
+            # Guarded in place, since every delivery comes here.
+            try:
+                self._transport.write(data)
+            except Exception as fault:  # noqa: BLE001 - as in guard
+                end_for(fault, self)
 
+    @guarded
     def ping(self) -> None:
         """Ask the peer for a sign."""
         self.write(frames.PING)
@@ -394,11 +425,13 @@ class Connection(asyncio.Protocol):
                 self._end(Close(Code.GOING_AWAY, "closed by the peer"))
                 self._end_transport()
 
+    @guarded
     def pause_writing(self) -> None:
         """Leave the members of this connection where they are."""
         self.writable = False
         self._update_reading()
 
+    @guarded
     def resume_writing(self) -> None:
         """Catch up."""
         self.writable = True
@@ -412,6 +445,7 @@ class Connection(asyncio.Protocol):
                     self._cursors[room] = self._cursors.pop(room)
                 return
 
+    @guarded
     def stop_reading(self) -> None:
         """Read no more from this client."""
         self._stopped = True

@@ -1,12 +1,12 @@
 """The opening handshake (RFC 6455 section 4.2), by websockets' Sans-I/O protocol."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from websockets.datastructures import MultipleValuesError
 from websockets.exceptions import NegotiationError
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
@@ -14,7 +14,10 @@ from websockets.typing import Subprotocol
 
 from streamcast.wire import DIALECTS, PLAIN, Dialect
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+VERSION = "13"
+"""The version of the protocol (RFC 6455 section 4.1)."""
+
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 # The library tells every handshake and every close at info; we tell our own.
 _quiet = logging.getLogger("streamcast.websockets")
@@ -30,14 +33,32 @@ def server_protocol() -> ServerProtocol:
     )
 
 
+class OpenProtocol(Protocol):
+    """What reads and writes frames after the handshake."""
+
+    def recv_frame(self, frame: Frame) -> None:
+        """Take in a frame. A close may come between two fragments (RFC 6455 section 5.4)."""
+        if frame.opcode is Opcode.CLOSE:
+            # So the message is never finished; the library would call that a mistake.
+            self.current_size = None
+        super().recv_frame(frame)
+
+
 def open_protocol(max_frame: int) -> Protocol:
     """Return what reads and writes frames after the handshake; it takes a fifth of the memory."""
-    return Protocol(SERVER, state=OPEN, max_size=max_frame, logger=_quiet)
+    return OpenProtocol(SERVER, state=OPEN, max_size=max_frame, logger=_quiet)
 
 
-def accept(protocol: ServerProtocol, request: Request) -> Response:
+def accept(protocol: ServerProtocol, request: Request, allow_origin: Collection[str]) -> Response:
     """Return the answer to a request: 101, or why not."""
-    if not _is_own_origin(request):
+    versions = request.headers.get_all("Sec-WebSocket-Version")
+    if versions and versions != [VERSION]:
+        # RFC 6455 section 4.4.
+        message = f"The version of WebSocket here is {VERSION}.\n"
+        response = protocol.reject(HTTPStatus.UPGRADE_REQUIRED, message)
+        response.headers["Sec-WebSocket-Version"] = VERSION
+        return response
+    if not _may_connect(request, allow_origin):
         return protocol.reject(HTTPStatus.FORBIDDEN, "Pages of other origins may not connect.\n")
     return protocol.accept(request)
 
@@ -57,19 +78,20 @@ def _select(_protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subpro
     raise NegotiationError(f"streamcast speaks {', '.join(DIALECTS)}; offer none for plain frames")
 
 
-def _is_own_origin(request: Request) -> bool:
-    """Whether a page that this very host served, or something that is no browser, connects."""
+def _may_connect(request: Request, allow_origin: Collection[str]) -> bool:
+    """Whether a page of an allowed origin, or something that is no browser, connects."""
     try:
         origin, host = request.headers.get("Origin"), request.headers.get("Host")
     except MultipleValuesError:
         return False
-    if origin is None:
-        return True
-    try:
-        of_page = urlsplit(origin)
-        default = _DEFAULT_PORTS.get(of_page.scheme)
-        own = urlsplit(f"//{host}")
-        same_port = (of_page.port or default) == (own.port or default)
-        return host is not None and of_page.hostname == own.hostname and same_port
-    except ValueError:
-        return False
+    return origin is None or origin in allow_origin or _is_own(origin, host or "")
+
+
+def _is_own(origin: str, host: str) -> bool:
+    """Whether a page of this origin came from this very host and port.
+
+    Both are compared as they are, not as parts: what is hard to take apart is no origin of ours.
+    """
+    scheme, _, place = origin.lower().partition("://")
+    default = _DEFAULT_PORTS.get(scheme, "")
+    return bool(place) and place.removesuffix(default) == host.lower().removesuffix(default)

@@ -1,7 +1,8 @@
 """The head of a request: read first, then handed to whoever handles it.
 
 The law of this file: no bytes of a connection go to a WebSocket parser before its head is whole,
-and what comes behind the head goes to the connection only after it was accepted.
+and what comes behind the head goes to the connection only after it was accepted. A head that does
+not come is refused, and one that was refused is cut, when keepalive says that it is late.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from websockets.server import ServerProtocol
 from streamcast.server import handshake, target
 from streamcast.server.connection import Connection
 from streamcast.server.context import Context
+from streamcast.server.guard import guarded
 
 MAX_HEAD = 16 * 1024
 """How many bytes a head has at most."""
@@ -24,27 +26,40 @@ _UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket", re.IGNORECASE)
 
 
 class Head(asyncio.Protocol):
-    """A connection whose request has not come yet."""
+    """A connection whose request has not come yet, or was refused.
 
-    __slots__ = ("_buffer", "_context", "_transport", "waited")
+    `since`: when it was made, in the event loop's time.
+    """
+
+    __slots__ = ("_answered", "_buffer", "_context", "_transport", "since")
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._buffer = bytearray()
+        self._answered = False
         self._transport: asyncio.Transport
-        self.waited = False
+        self.since = 0.0
 
+    @guarded
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the head."""
         self._transport = cast("asyncio.Transport", transport)
+        if self._context.has_no_file_left:
+            self._context.refused += 1
+            self._transport.abort()
+            return
+        self.since = asyncio.get_running_loop().time()
         self._context.heads[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
         self._context.heads.pop(self, None)
 
+    @guarded
     def data_received(self, data: bytes) -> None:
         """Gather the head; hand it over once it is whole."""
+        if self._answered:
+            return
         self._buffer += data
         end = self._buffer.find(_END, max(0, len(self._buffer) - len(data) - len(_END)))
         if end >= 0 and end <= MAX_HEAD:
@@ -55,9 +70,24 @@ class Head(asyncio.Protocol):
         elif len(self._buffer) > MAX_HEAD:
             self._answer(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "The head is too large.")
 
+    @guarded
     def give_up(self) -> None:
-        """Close a connection whose head does not come."""
-        self._answer(HTTPStatus.REQUEST_TIMEOUT, "No request came.")
+        """Refuse a connection whose head does not come; cut one that was refused."""
+        if self._answered:
+            self.abort()
+        else:
+            self._answer(HTTPStatus.REQUEST_TIMEOUT, "No request came.")
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()
+
+    def fail(self) -> None:
+        """End for a fault."""
+        if self._answered:
+            self.abort()
+        else:
+            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error.")
 
     def _handle(self, head: bytes, rest: bytes) -> None:
         if _UPGRADE.search(head) is None:
@@ -78,14 +108,15 @@ class Head(asyncio.Protocol):
             protocol.send_response(protocol.reject(HTTPStatus.NOT_FOUND, message))
             self._finish(protocol)
             return
-        response = handshake.accept(protocol, request)
+        response = handshake.accept(protocol, request, self._context.server.allow_origin)
         protocol.send_response(response)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._finish(protocol)
             return
+        connection = Connection(self._context, self._transport, handshake.dialect(protocol))
+        self._answered = True
         self._context.heads.pop(self, None)
         self._transport.write(b"".join(protocol.data_to_send()))
-        connection = Connection(self._context, self._transport, handshake.dialect(protocol))
         self._transport.set_protocol(connection)
         connection.open(asked)
         if rest:
@@ -99,26 +130,39 @@ class Head(asyncio.Protocol):
         asked = target.parse(words[1].decode("latin-1"), self._context.server.default_room)
         if asked is None:
             self._answer(HTTPStatus.NOT_FOUND, "There is nothing here; rooms are at /rooms/NAME.")
+        elif words[0] != b"GET":
+            self._answer(HTTPStatus.METHOD_NOT_ALLOWED, "Rooms speak WebSocket.", "Allow: GET")
         else:
-            self._answer(HTTPStatus.UPGRADE_REQUIRED, "Rooms speak WebSocket.")
+            upgrade = "Upgrade: websocket"
+            self._answer(HTTPStatus.UPGRADE_REQUIRED, "Rooms speak WebSocket.", upgrade)
 
-    def _answer(self, status: HTTPStatus, message: str) -> None:
-        """Answer without WebSocket, and close."""
+    def _answer(self, status: HTTPStatus, message: str, *more: str) -> None:
+        """Answer without WebSocket, and close. `more`: headers."""
         body = message.encode() + b"\n"
-        upgrade = "Upgrade: websocket\r\n" if status is HTTPStatus.UPGRADE_REQUIRED else ""
-        head = (
-            f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-            f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
-            f"{upgrade}Connection: close\r\n\r\n"
+        lines = (
+            f"HTTP/1.1 {status.value} {status.phrase}",
+            "Content-Type: text/plain; charset=utf-8",
+            f"Content-Length: {len(body)}",
+            *more,
+            "Connection: close",
         )
-        self._transport.write(head.encode() + body)
-        self._transport.close()
+        self._end("\r\n".join(lines).encode() + _END + body)
 
     def _finish(self, protocol: ServerProtocol) -> None:
         """Write what the handshake says to a request that it refuses, and close."""
         said = b"".join(protocol.data_to_send())
         if said:
-            self._transport.write(said)
-            self._transport.close()
+            self._end(said)
         else:
             self._answer(HTTPStatus.BAD_REQUEST, "That is not a request of HTTP/1.1.")
+
+    def _end(self, answer: bytes) -> None:
+        """Write the answer and say that it was the last.
+
+        The rest of what was refused may still be coming; closing over it would reset the connection
+        and lose the answer (RFC 9112 section 9.6). It is read, for nothing.
+        """
+        self._answered = True
+        self._buffer.clear()
+        self._transport.write(answer)
+        self._transport.write_eof()

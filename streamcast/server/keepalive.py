@@ -11,12 +11,13 @@ from math import ceil
 from streamcast import log
 from streamcast.server.connection import Connection
 from streamcast.server.context import Context
-from streamcast.server.head import Head
 
 STEPS = 20
 """In how many steps a sweep goes through all connections."""
 HEAD_TIMEOUT = 10.0
-"""Seconds within which a request's head has to come, at least, and within which a close does."""
+"""Seconds within which a request's head has to come; it is looked for each second."""
+CLOSE_TIMEOUT = 10.0
+"""Seconds within which a close is answered, at least."""
 
 
 async def sweep_forever(context: Context) -> None:
@@ -32,22 +33,26 @@ async def sweep_forever(context: Context) -> None:
 
 
 async def sweep_heads_forever(context: Context) -> None:
-    """Give up connections whose request does not come, and closes that are not answered."""
+    """Give up connections whose request does not come, and cut them where they do not close."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.sleep(1)
+        for head in list(context.heads):
+            if loop.time() - head.since < HEAD_TIMEOUT:
+                # All behind it came later.
+                break
+            head.give_up()
+
+
+async def sweep_closes_forever(context: Context) -> None:
+    """Give up connections that do not answer the close."""
     closing: set[Connection] = set()
     while True:
-        await asyncio.sleep(HEAD_TIMEOUT)
-        for head in list(context.heads):
-            _visit_head(head)
+        await asyncio.sleep(CLOSE_TIMEOUT)
         now_closing = {connection for connection in context.connections if connection.is_closing}
         for connection in closing & now_closing:
             connection.abort()
         closing = now_closing - closing
-
-
-def _visit_head(head: Head) -> None:
-    if head.waited:
-        head.give_up()
-    head.waited = True
 
 
 def visit(connection: Connection, ping: float, stall: float) -> None:

@@ -52,7 +52,8 @@ class JsonV1:
         """Read a request; what is none comes back as Invalid."""
         try:
             # RFC 8259 knows no NaN and no Infinity, and neither do other JSON parsers.
-            request = json.loads(data, parse_constant=_refuse_constant) if text else None
+            # Decoded here: given bytes, it would take UTF-16 and UTF-32 as well.
+            request = json.loads(data.decode(), parse_constant=_refuse_constant) if text else None
         except (ValueError, RecursionError):
             request = None
         if not isinstance(request, dict) or not isinstance(request.get("type"), str):
