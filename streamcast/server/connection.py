@@ -51,7 +51,7 @@ MAX_REASON = 123
 """How many bytes the reason of a close has at most (RFC 6455 section 5.5)."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One client."""
 
     __slots__ = (
@@ -63,13 +63,14 @@ class Connection(asyncio.Protocol):
         "_ended",
         "_fragments",
         "_held",
-        "_inbox",
         "_malformed",
         "_reading",
+        "_resting",
         "_room",
         "_stopped",
         "_text",
         "_transport",
+        "_unread",
         "_websocket",
         "answered",
         "asked",
@@ -94,8 +95,10 @@ class Connection(asyncio.Protocol):
         self._text = False
         self._malformed = 0
         self._held: list[tuple[Cursor, Publication]] = []
-        # What was received and is still to be read, and whether that is the end of it.
-        self._inbox = bytearray()
+        # What was received and is still to be read; whether it waits for its turn; whether the
+        # client sends no more.
+        self._unread = b""
+        self._resting = False
         self._ended = False
         self._admitted = False
         self._closing: Close | None = None
@@ -180,7 +183,7 @@ class Connection(asyncio.Protocol):
     @property
     def unread(self) -> int:
         """How many bytes were received and wait to be read."""
-        return len(self._inbox)
+        return len(self._unread)
 
     @guarded
     def connection_lost(self, exc: Exception | None) -> None:
@@ -188,7 +191,7 @@ class Connection(asyncio.Protocol):
         self._context.connections.pop(self, None)
         self._context.closed += 1
         self._end(Close(Code.GOING_AWAY, "connection lost"))
-        self._inbox.clear()
+        self._unread = b""
         self.writable = False
         received = self._websocket.close_rcvd
         sent = self._websocket.close_sent
@@ -214,24 +217,35 @@ class Connection(asyncio.Protocol):
 
     # What comes
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Have the next slice received into the buffer that all clients share."""
+        return self._context.intake.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take in a slice."""
+        self.received(bytes(self._context.intake.buffer[:nbytes]))
+
     @guarded
-    def data_received(self, data: bytes) -> None:
-        """Read what came at once, or when it is this client's turn, and take no more until then."""
-        if self._reading and len(data) <= SLICE and self._context.intake.has_room(self):
+    def received(self, data: bytes) -> None:
+        """Read what came; or keep it and take no more, until it is this client's turn."""
+        if not self._context.intake.has_room(self):
+            self._unread = data
+        else:
             self._feed(data)
-            return
-        self._inbox += data
+            if len(data) < SLICE:
+                return
+            # There is more, but others go first.
+        self._resting = True
         self._update_reading()
 
     @guarded
-    def read_slice(self) -> None:
-        """Read on in what came."""
-        data = bytes(self._inbox[:SLICE])
-        del self._inbox[:SLICE]
-        self._feed(data)
+    def take_turn(self) -> None:
+        """Read on."""
+        self._resting = False
+        data, self._unread = self._unread, b""
+        if data:
+            self._feed(data)
         self._update_reading()
-        if self._ended and not self._inbox:
-            self._receive_eof()
 
     def _feed(self, data: bytes) -> None:
         """Take in frames."""
@@ -245,16 +259,12 @@ class Connection(asyncio.Protocol):
 
     @guarded
     def eof_received(self) -> bool:
-        """Close: a client that sends no more is gone, once all that it sent is read."""
+        """Close: a client that sends no more is gone. All that it sent was read by now."""
         self._ended = True
-        if not self._inbox:
-            self._receive_eof()
-        return True
-
-    def _receive_eof(self) -> None:
         self._websocket.receive_eof()
         self._write_out()
         self._transport.close()
+        return True
 
     def _frame(self, frame: Frame) -> None:
         opcode = frame.opcode
@@ -459,11 +469,11 @@ class Connection(asyncio.Protocol):
         return self.writable and not self._stopped and self.publishing < OF_ONE - SLICE_BRINGS
 
     def _update_reading(self) -> None:
-        """Read on where that is due; take more from the socket only when all of it was read."""
+        """Read on, or when it is this client's turn, where that is due."""
         readable = self.readable
-        if readable and self._inbox:
+        if readable and self._resting:
             self._context.intake.add(self)
-        wanted = readable and not self._inbox
+        wanted = readable and not self._resting
         if wanted != self._reading and not self._transport.is_closing():
             self._reading = wanted
             if wanted:

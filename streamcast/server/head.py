@@ -25,7 +25,7 @@ _END = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"\r\nupgrade:[ \t]*websocket", re.IGNORECASE)
 
 
-class Head(asyncio.Protocol):
+class Head(asyncio.BufferedProtocol):
     """A connection whose request has not come yet, or was refused.
 
     `since`: when it was made, in the event loop's time.
@@ -55,11 +55,16 @@ class Head(asyncio.Protocol):
         """Forget it."""
         self._context.heads.pop(self, None)
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Have it received into the buffer that all clients share."""
+        return self._context.intake.buffer
+
     @guarded
-    def data_received(self, data: bytes) -> None:
+    def buffer_updated(self, nbytes: int) -> None:
         """Gather the head; hand it over once it is whole."""
         if self._answered:
             return
+        data = self._context.intake.buffer[:nbytes]
         self._buffer += data
         end = self._buffer.find(_END, max(0, len(self._buffer) - len(data) - len(_END)))
         if end >= 0 and end <= MAX_HEAD:
@@ -120,7 +125,7 @@ class Head(asyncio.Protocol):
         self._transport.set_protocol(connection)
         connection.open(asked)
         if rest:
-            connection.data_received(rest)
+            connection.received(rest)
 
     def _handle_plain_http(self, head: bytes) -> None:
         words = head.split(b"\r\n", 1)[0].split(b" ")

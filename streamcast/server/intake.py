@@ -1,7 +1,7 @@
 """Reading what clients send: in turn, and no more than the store keeps up with.
 
 The law of this file: what clients have published and the store has not acknowledged is bounded,
-for one client and for all. What is more waits where it is: a little here, the rest in the kernel,
+for one client and for all. What is more waits where it is: a slice here, the rest in the kernel,
 and so at its sender. One who has nothing under way is read where those who have are not, so that a
 flood does not shut the others out.
 """
@@ -11,9 +11,9 @@ from collections import deque
 from typing import Protocol
 
 SLICE = 8 * 1024
-"""How many bytes of a client are read at once."""
-TURN = 8
-"""How many slices are read before the event loop runs."""
+"""How many bytes of a client are read at once; one that sends more waits for its next turn."""
+TURN = 32
+"""How many clients have their turn before the event loop runs."""
 OF_ONE = 256 * 1024
 OF_ALL = 4 * 1024 * 1024
 """How many bytes of one client, and of all, are under way to the store at most.
@@ -35,14 +35,19 @@ class Reads(Protocol):
     def readable(self) -> bool:
         """Whether it takes its answers, and has not too much under way."""
 
-    def read_slice(self) -> None:
+    def take_turn(self) -> None:
         """Read on; it adds itself again where there is more."""
 
 
 class Intake:
-    """Those who are still to be read, in turn. `publishing`: the bytes that all have under way."""
+    """Those who are still to be read, in turn.
+
+    `buffer`: what any of them is received into, for the moment. `publishing`: the bytes that all
+    have under way.
+    """
 
     def __init__(self) -> None:
+        self.buffer = memoryview(bytearray(SLICE))
         self.publishing = 0
         self._queue: deque[Reads] = deque()
         self._scheduled = False
@@ -79,7 +84,7 @@ class Intake:
 
     def _turn(self) -> None:
         self._scheduled = False
-        some_read = False
+        some_went = False
         for _ in range(min(TURN, len(self._queue))):
             client = self._queue.popleft()
             if client.readable and not self.has_room(client):
@@ -87,8 +92,8 @@ class Intake:
                 continue
             client.queued = False
             if client.readable:
-                client.read_slice()
-                some_read = True
+                client.take_turn()
+                some_went = True
         # Where nobody could be read, the next answer of the store makes room.
-        if self._queue and some_read:
+        if self._queue and some_went:
             self._schedule()
