@@ -137,7 +137,12 @@ class Reader:
     def _answered(self, key: bytes, follower: Follower, read: Read, raw: Any) -> None:
         self._under_way -= 1
         try:
-            if self._followers.get(key) is follower and not isinstance(raw, LaneLost):
+            if self._followers.get(key) is not follower:
+                return
+            if isinstance(raw, LaneLost):
+                # It is read again over the next lane; what the store told of it still holds.
+                self.mark(key, announced=read.announced)
+            else:
                 self._hand(key, follower, read, raw)
         finally:
             if not self._under_way:
