@@ -60,10 +60,9 @@ class RedisStreams:
     async def start(self) -> None:
         """Connect, and make sure that changes are told. Raises StartError."""
         try:
-            await self._writing.open()
+            write_lane = await self._writing.open()
             await self._follow_changes()
-            assert self._writing.lane is not None
-            await self._warn_of_settings(self._writing.lane)
+            await self._warn_of_settings(write_lane)
         except StoreError as error:
             await self.close()
             raise StartError(str(error)) from error
