@@ -86,13 +86,14 @@ async def test_what_was_not_sent_can_not_have_run(node: Node, connect: Open) -> 
     lane = await connect(lambda _: None)
     lane.call(pack("GET", "sent"), told.append)
     await asyncio.sleep(0)
+    lane.call(pack("GET", "unsent"), told.append)
     lane.close()
     assert not lane.is_open
     lane.call(pack("GET", "unsent"), told.append)
     await lane.closed
     lane.call(pack("GET", "late"), told.append)
-    assert [type(reply) for reply in told] == [LaneLost] * 3
-    assert [reply.sent for reply in told] == [True, False, False]
+    assert [type(reply) for reply in told] == [LaneLost] * 4
+    assert [reply.sent for reply in told] == [True, False, False, False]
     assert b"unsent" not in node.received
 
 
