@@ -10,6 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.proxy import Proxy
 from tests.stores import Server, Store, engines
 
 ENGINES = engines()
@@ -70,7 +71,7 @@ def serve(notifier: str) -> Iterator[Callable[..., Server]]:
     """Starts servers; those that still run afterwards must stop in order, exit code 0."""
     servers: list[Server] = []
 
-    def start(store: Store, *options: str) -> Server:
+    def start(store: Store | Proxy, *options: str) -> Server:
         servers.append(Server("--redis", store.url, "--follow", notifier, *options))
         return servers[-1]
 
