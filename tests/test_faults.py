@@ -130,21 +130,28 @@ def add(store: Store, room: str) -> str:
 
 async def test_half_open(store: Store, proxy: Proxy, serve: Serve) -> None:
     """Noticed in time, by those who publish all the time and on a connection that was idle."""
+    first, *_ = [add(store, "old") for _ in range(3)]
     server = serve(proxy, *UNTRIMMED)
     async with loaded(server) as load, Peers(server.url) as peers:
         idle = await peers.open()
+        assert (await idle.ask(type="join", room="old"))["type"] == "joined"
         began = time.monotonic()
         proxy.hang()
         passed = proxy.to_store.passed, proxy.to_server.passed
-        # The connection that reads is idle for this one, as that which writes is for the other.
-        joining = peers.tasks.create_task(idle.ask(type="join", room="new"))
-        outcome = await idle.publish("other", "into the void")
-        assert outcome == "unknown"
+        # Each needs an answer of the store: where the room stands, or what it had before.
+        joining = [
+            peers.tasks.create_task((await peers.open()).ask(type="join", **join))
+            for join in (
+                {"room": "new"},
+                {"room": "old", "last": 2},
+                {"room": "old", "after": first},
+            )
+        ]
+        assert await idle.publish("other", "into the void") == "unknown"
         await until(lambda: load.count("unknown") > 0)
-        assert time.monotonic() - began < NOTICED_WITHIN
         assert await idle.publish("other", "known to be lost") == "unavailable"
-        assert time.monotonic() - began < NOTICED_WITHIN
-        assert (await joining)["code"] == "unavailable"
+        for join in joining:
+            assert (await join)["code"] == "unavailable"
         assert time.monotonic() - began < NOTICED_WITHIN
         # Two that hang, and those that try to take their place.
         await until(lambda: proxy.links >= 4)
