@@ -16,6 +16,8 @@ from streamcast.proof import Kind, Position, Read, Reply, next_read, progress
 from streamcast.streams import Publication, RedisStreams
 from streamcast.streams.interface import Outcome
 from streamcast.streams.writer import IN_FLIGHT
+from tests.load import until
+from tests.proxy import Proxy
 from tests.stores import Store, lanes
 
 NEVER = 3600.0
@@ -80,12 +82,6 @@ async def start(notifier: str) -> AsyncIterator[Start]:
     yield connect
     for streams in started:
         await streams.close()
-
-
-async def until(condition: Callable[[], object], within: float = 10.0) -> None:
-    async with asyncio.timeout(within):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def follow(streams: RedisStreams, room: str) -> Recorder:
@@ -341,6 +337,23 @@ async def test_a_store_that_stands_still_is_noticed(
     assert isinstance((await publisher.ended(3))[2], MessageId)
     # The first one was on its way: the store runs it when it wakes.
     await until(lambda: recorder.texts == ["a", "c"])
+
+
+async def test_a_connection_that_is_lost_while_the_other_opens(
+    own_store: Callable[..., Store], start: Start
+) -> None:
+    """One sentence says why it does not start."""
+    store = own_store()
+    with Proxy(store.path) as proxy:
+        proxy.to_server.delay_ms = 200
+        settings = StreamSettings(redis=proxy.url, follow=Follow.TRACKING)
+        streams = RedisStreams(settings, MAX_MESSAGE)
+        starting = asyncio.create_task(streams.start())
+        await until(lambda: len(proxy.attempts) == 2)
+        [write_lane] = [c for c in store.client.client_list() if c["name"] == "streamcast-write"]
+        store.client.client_kill_filter(_id=write_lane["id"])
+        with pytest.raises(StartError, match="lost"):
+            await starting
 
 
 async def test_every_publication_ends_when_the_store_is_lost(
