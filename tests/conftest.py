@@ -76,11 +76,14 @@ def serve(notifier: str) -> Iterator[Callable[..., Server]]:
         return servers[-1]
 
     yield start
-    for server in servers:
-        if server.process.stdout is None or server.process.stdout.closed:
-            continue
-        was_running = server.process.poll() is None
-        code, logged = server.stop()
+    running = [
+        server
+        for server in servers
+        if server.process.stdout is not None and not server.process.stdout.closed
+    ]
+    # All are stopped before the first is judged: none may be left over.
+    ended = [(server.process.poll() is None, *server.stop()) for server in running]
+    for was_running, code, logged in ended:
         assert "Traceback" not in logged, logged
         assert '"fault"' not in logged, logged
         assert code == 0 or not was_running, logged
