@@ -99,7 +99,8 @@ class StreamSettings:
     young: float = 10.0
     """Messages younger than this are never trimmed."""
     silence: float = 4.0
-    """A connection to the store that owes an answer for so long is given up."""
+    """A connection to the store that owes an answer for so long is given up. One that owes
+    none is asked eight times as often."""
 
     @property
     def kept(self) -> int:

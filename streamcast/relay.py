@@ -301,4 +301,6 @@ class Relay:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        log.fault_of(task, "relay")
+        # That the store went away is no fault; those who waited for the task are told.
+        if task.cancelled() or not isinstance(task.exception(), StoreError):
+            log.fault_of(task, "relay")

@@ -5,11 +5,12 @@ A cell is engine × notifier × dialect. In CI an empty cell fails the run.
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 import pytest
 
+from tests.proxy import Proxy
 from tests.stores import Server, Store, engines
 
 ENGINES = engines()
@@ -66,19 +67,26 @@ def notifier(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def serve(notifier: str) -> Iterator[Callable[..., Server]]:
+def run() -> Iterator[Callable[..., Server]]:
     """Starts servers; those that still run afterwards must stop in order, exit code 0."""
     servers: list[Server] = []
 
-    def start(store: Store, *options: str, files: int | None = None) -> Server:
-        options = ("--redis", store.url, "--follow", notifier, *options)
+    def start(*options: str, files: int | None = None) -> Server:
         servers.append(Server(*options, files=files))
         return servers[-1]
 
     yield start
-    for server in servers:
-        if server.process.stdout is not None and not server.process.stdout.closed:
-            _stop(server)
+    stop_in_order(servers)
+
+
+@pytest.fixture
+def serve(run: Callable[..., Server], notifier: str) -> Callable[..., Server]:
+    """Starts servers on a store."""
+
+    def start(store: Store | Proxy, *options: str, files: int | None = None) -> Server:
+        return run("--redis", store.url, "--follow", notifier, *options, files=files)
+
+    return start
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +105,21 @@ def any_server(any_store: Store) -> Iterator[Server]:
     """A server on it, which the tests of a file share; it must stop in order."""
     server = Server("--redis", any_store.url)
     yield server
-    _stop(server)
+    stop_in_order([server])
 
 
-def _stop(server: Server) -> None:
-    was_running = server.process.poll() is None
-    code, logged = server.stop()
-    assert "Traceback" not in logged, logged
-    assert '"fault"' not in logged, logged
-    assert code == 0 or not was_running, logged
+def stop_in_order(servers: Sequence[Server]) -> None:
+    """All are stopped before the first is judged: none may be left over."""
+    running = [
+        server
+        for server in servers
+        if server.process.stdout is not None and not server.process.stdout.closed
+    ]
+    ended = [(server.process.poll() is None, *server.stop()) for server in running]
+    for was_running, code, logged in ended:
+        assert "Traceback" not in logged, logged
+        assert '"fault"' not in logged, logged
+        assert code == 0 or not was_running, logged
 
 
 @pytest.fixture(params=DIALECTS)

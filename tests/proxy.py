@@ -145,8 +145,10 @@ class Proxy:
         while True:
             due, data = await under_way.get()
             await asyncio.sleep(due - time.monotonic())
-            for start in range(0, len(data), way.step):
-                await self._loop.sock_sendall(sink, data[start : start + way.step])
+            # It may change while this waits.
+            step = way.step
+            for start in range(0, len(data), step):
+                await self._loop.sock_sendall(sink, data[start : start + step])
                 way.sends += 1
             way.passed += len(data)
 

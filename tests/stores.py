@@ -74,6 +74,11 @@ class Store:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def is_stopped(self) -> bool:
+        """Whether the kernel really holds it still (SIGSTOP)."""
+        assert self._process is not None
+        return _is_stopped(self._process.pid)
+
     def kill(self) -> None:
         """End it as a power cut does."""
         if self._process is not None:
@@ -181,8 +186,12 @@ class Server:
 
     def is_stopped(self) -> bool:
         """Whether the kernel really holds it still (SIGSTOP)."""
-        stat = Path(f"/proc/{self.process.pid}/stat").read_text()
-        return stat.rpartition(")")[2].split()[0] == "T"
+        return _is_stopped(self.process.pid)
+
+
+def _is_stopped(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0] == "T"
 
 
 def lanes(notifier: str, rooms: int) -> list[str]:

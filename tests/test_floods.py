@@ -6,7 +6,7 @@ One engine and one notifier do here: what is tried lies between the sockets and 
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from math import inf
 from typing import Any
@@ -15,7 +15,6 @@ import pytest
 
 from tests import raw
 from tests.clients import JSON, Client
-from tests.conftest import ENGINES
 from tests.load import Peer, Peers, until
 from tests.proxy import Proxy
 from tests.stores import Server, Store
@@ -27,26 +26,19 @@ MB_A_SECOND = 1_000_000
 
 
 @pytest.fixture
-def store() -> Iterator[Store]:
-    store = Store(ENGINES["valkey"])
-    store.start()
-    yield store
-    store.close()
+def store(any_store: Store) -> Store:
+    any_store.empty()
+    return any_store
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
+def start(store: Store, run: Callable[..., Server]) -> Callable[..., Server]:
+    """Starts a server on the store, or on a proxy in front of it."""
 
-    def start(url: str, *options: str) -> Server:
-        servers.append(Server("--redis", url, *options))
-        return servers[-1]
+    def serve(*options: str, url: str = store.url) -> Server:
+        return run("--redis", url, *options)
 
-    yield start
-    for server in servers:
-        code, logged = server.stop()
-        assert code == 0
-        assert '"fault"' not in logged
+    return serve
 
 
 class Flood:
@@ -118,11 +110,11 @@ class Flood:
     ],
 )
 async def test_publishers_faster_than_the_store(
-    store: Store, serve: Callable[..., Server], publishers: int, size: int, bound: int
+    store: Store, start: Callable[..., Server], publishers: int, size: int, bound: int
 ) -> None:
     """They are slowed. Another room's publisher is served all the same; nothing acked is lost."""
     with Proxy(store.path) as proxy:
-        server = serve(proxy.url, "--history", "0")
+        server = start("--history", "0", url=proxy.url)
         async with Peers(server.url) as peers:
             other = await peers.open()
             await other.publish("other", "before")
@@ -149,10 +141,10 @@ async def test_publishers_faster_than_the_store(
 
 
 async def test_one_rooms_flood_does_not_hold_up_another(
-    store: Store, serve: Callable[..., Server]
+    store: Store, start: Callable[..., Server]
 ) -> None:
     """Its messages come and go between those of the flood, not behind them."""
-    server = serve(store.url)
+    server = start()
     floods = [Flood(server, "flood", 100, at_most=50_000) for _ in range(3)]
     for flood in floods:
         await flood.start()
@@ -170,9 +162,9 @@ async def test_one_rooms_flood_does_not_hold_up_another(
 
 
 def test_ten_thousand_rooms_joined_and_left_in_a_second(
-    store: Store, serve: Callable[..., Server]
+    store: Store, start: Callable[..., Server]
 ) -> None:
-    server = serve(store.url)
+    server = start()
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(f"{server.url}/rooms")) for _ in range(10)]
         before = server.memory()
@@ -194,9 +186,9 @@ def test_ten_thousand_rooms_joined_and_left_in_a_second(
         assert clients[0].told()["id"] == id_
 
 
-async def test_joins_during_a_storm_of_messages(store: Store, serve: Callable[..., Server]) -> None:
+async def test_joins_during_a_storm_of_messages(store: Store, start: Callable[..., Server]) -> None:
     """Each sees every message behind the place at which it joined, once, in order."""
-    server = serve(store.url, "--history", "0")
+    server = start("--history", "0")
     flood = Flood(server, "busy", 100, pause=0.005)
     await flood.start()
     await until(lambda: len(flood.acked) > 500)

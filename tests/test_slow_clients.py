@@ -16,7 +16,6 @@ import pytest
 from websockets.frames import Opcode
 
 from tests.clients import Client
-from tests.conftest import ENGINES
 from tests.raw import Raw, frame
 from tests.raw import text as raw_text
 from tests.stores import Server, Store, eventually
@@ -26,32 +25,20 @@ MB = 1_000_000
 GROWS_AT_MOST = 16 * MB
 
 
-@pytest.fixture(scope="module")
-def engine() -> str:
-    return "valkey"
+@pytest.fixture
+def store(any_store: Store) -> Store:
+    any_store.empty()
+    return any_store
 
 
 @pytest.fixture
-def store(engine: str) -> Iterator[Store]:
-    store = Store(ENGINES[engine])
-    store.start()
-    yield store
-    store.close()
+def start(store: Store, run: Callable[..., Server]) -> Callable[..., Server]:
+    """Starts a server on the store, or on a proxy in front of it."""
 
+    def serve(*options: str, url: str = store.url) -> Server:
+        return run("--redis", url, *options)
 
-@pytest.fixture
-def start(store: Store) -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def make(*options: str) -> Server:
-        servers.append(Server("--redis", store.url, *options))
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        code, logged = server.stop()
-        assert code == 0
-        assert '"fault"' not in logged
+    return serve
 
 
 @pytest.fixture

@@ -13,9 +13,11 @@ from streamcast.config import Follow, StreamSettings
 from streamcast.errors import BadRoom, CodedError, StartError, StoreError, Unavailable, Unknown
 from streamcast.message import ZERO, Gap, Item, Message, MessageId, own_fields
 from streamcast.proof import Kind, Position, Read, Reply, next_read, progress
-from streamcast.streams import Publication, RedisStreams
+from streamcast.streams import Publication, RedisStreams, probe
 from streamcast.streams.interface import Outcome
 from streamcast.streams.writer import IN_FLIGHT
+from tests.load import until
+from tests.proxy import Proxy
 from tests.stores import Store, lanes
 
 NEVER = 3600.0
@@ -80,12 +82,6 @@ async def start(notifier: str) -> AsyncIterator[Start]:
     yield connect
     for streams in started:
         await streams.close()
-
-
-async def until(condition: Callable[[], object], within: float = 10.0) -> None:
-    async with asyncio.timeout(within):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def follow(streams: RedisStreams, room: str) -> Recorder:
@@ -341,6 +337,24 @@ async def test_a_store_that_stands_still_is_noticed(
     assert isinstance((await publisher.ended(3))[2], MessageId)
     # The first one was on its way: the store runs it when it wakes.
     await until(lambda: recorder.texts == ["a", "c"])
+
+
+@pytest.mark.parametrize("name", ["streamcast-read", "streamcast-write"])
+async def test_a_connection_that_is_lost_at_the_start(
+    own_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """One sentence says why it does not start; it is not taken for a store that can't push."""
+    monkeypatch.setattr(probe, "TIMEOUT", 0.5)
+    store = own_store()
+    with Proxy(store.path) as proxy:
+        proxy.to_server.delay_ms = 100
+        streams = RedisStreams(StreamSettings(redis=proxy.url), MAX_MESSAGE)
+        starting = asyncio.create_task(streams.start())
+        await until(lambda: streams._reading.lane is not None)
+        [lost] = [client for client in store.client.client_list() if client["name"] == name]
+        store.client.client_kill_filter(_id=lost["id"])
+        with pytest.raises(StartError, match="the connection"):
+            await starting
 
 
 async def test_every_publication_ends_when_the_store_is_lost(

@@ -17,8 +17,8 @@ from streamcast.errors import Unavailable, Unknown
 
 Callback = Callable[[Any], None]
 
-WATCH = 1.0
-"""How often a lane looks whether its node still answers, in seconds."""
+LOOKS = 8
+"""How often a lane looks, within its `silence`, whether its node still answers."""
 
 _NOT_YET = object()
 _PING: bytes = hiredis.pack_command(("PING",))
@@ -41,13 +41,14 @@ def pack(*words: str | float | bytes) -> bytes:
 class Lane(asyncio.Protocol):
     """See above. `silence`: seconds without an owed answer after which it is given up.
 
+    A node that falls silent is noticed, at the latest, one look after that.
     `client_id`: the connection's number at its node (CLIENT ID), known once it was greeted.
     """
 
     def __init__(
         self, silence: float, on_push: Callable[[list[Any]], None], on_lost: Callable[[str], None]
     ) -> None:
-        self._silence = silence
+        self._look_every = silence / LOOKS
         self._on_push = on_push
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
@@ -56,7 +57,7 @@ class Lane(asyncio.Protocol):
         self._pending: deque[Callback | None] = deque()
         self._unsent: list[bytes] = []
         self._unsent_callbacks: list[Callback | None] = []
-        self._silent_for = 0.0
+        self._silent_looks = 0
         self._watching: asyncio.TimerHandle | None = None
         self._reason = "the store closed the connection"
         self.client_id = 0
@@ -65,7 +66,7 @@ class Lane(asyncio.Protocol):
     @property
     def is_open(self) -> bool:
         """Whether commands can still be sent."""
-        return self._transport is not None
+        return self._transport is not None and not self._transport.is_closing()
 
     # What goes
 
@@ -96,7 +97,8 @@ class Lane(asyncio.Protocol):
         return reply
 
     def _flush(self) -> None:
-        if self._transport is None or not self._unsent:
+        if self._transport is None or self._transport.is_closing() or not self._unsent:
+            # What is not sent when the connection ends never ran, and is told so.
             return
         self._pending += self._unsent_callbacks
         data = b"".join(self._unsent)
@@ -116,11 +118,11 @@ class Lane(asyncio.Protocol):
         """Begin to watch."""
         # uvloop's transports are none of asyncio's classes.
         self._transport = cast("asyncio.Transport", transport)
-        self._watching = self._loop.call_later(WATCH, self._watch)
+        self._watching = self._loop.call_later(self._look_every, self._watch)
 
     def data_received(self, data: bytes) -> None:
         """Hand replies and pushes on."""
-        self._silent_for = 0.0
+        self._silent_looks = 0
         self._reader.feed(data)
         try:
             while (reply := self._reader.gets()) is not _NOT_YET:
@@ -151,13 +153,13 @@ class Lane(asyncio.Protocol):
 
         Looks are counted, not seconds: while this process itself stands still, nothing is owed.
         """
-        self._watching = self._loop.call_later(WATCH, self._watch)
+        self._watching = self._loop.call_later(self._look_every, self._watch)
         if not self._pending:
-            self._silent_for = 0.0
+            self._silent_looks = 0
             self.call(_PING, None)
             return
-        self._silent_for += WATCH
-        if self._silent_for > self._silence:
+        self._silent_looks += 1
+        if self._silent_looks == LOOKS:
             self.close("the store does not answer")
 
 

@@ -5,19 +5,15 @@ servers that lost one store don't come back in one instant.
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 
 import hiredis
 
 from streamcast import log
 from streamcast.errors import StoreError
+from streamcast.streams.backoff import Backoff
 from streamcast.streams.connect import Refused
 from streamcast.streams.lane import Lane
-
-FIRST_PAUSE = 0.05
-LONGEST_PAUSE = 2.0
-"""Seconds before the store is tried again: the first time, and at most."""
 
 Connect = Callable[[str, Callable[[str], None]], Awaitable[Lane]]
 """Opens a lane of this name; the callback takes why it was lost, later."""
@@ -42,14 +38,16 @@ class Link:
         self._connect = connect
         self._connected = connected
         self._disconnected = disconnected
+        self._backoff = Backoff()
         self._opening: asyncio.Task[None] | None = None
         self._closing = False
 
-    async def open(self) -> None:
-        """Open it now. Raises StoreError, hiredis.ReplyError."""
+    async def open(self) -> Lane:
+        """Open it now, and return it. Raises StoreError, hiredis.ReplyError."""
         self._closing = False
-        self.lane = await self._connect(self.name, self._lost)
-        self._connected(self.lane)
+        lane = self.lane = await self._connect(self.name, self._lost)
+        self._connected(lane)
+        return lane
 
     def open_soon(self) -> None:
         """Open it, trying until the store answers."""
@@ -80,12 +78,11 @@ class Link:
         self._disconnected()
         if not self._closing:
             log.warning("store lost", lane=self.name, reason=reason)
-            self._open_after(FIRST_PAUSE)
+            self._open_after(self._backoff.pause())
 
     async def _open_until_it_is(self, pause: float) -> None:
         while True:
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-            pause = min(2 * pause or FIRST_PAUSE, LONGEST_PAUSE)
+            await asyncio.sleep(pause)
             try:
                 await self.open()
             except (StoreError, hiredis.ReplyError) as error:
@@ -96,3 +93,4 @@ class Link:
                 self.reopened += 1
                 log.info("store back", lane=self.name)
                 return
+            pause = self._backoff.pause()

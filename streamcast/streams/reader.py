@@ -41,6 +41,8 @@ class Reader:
     def __init__(self, max_message: int) -> None:
         self._max_message = max_message
         self._followers: dict[bytes, Follower] = {}
+        # Those that wait for their first answer.
+        self._opening: dict[bytes, Follower] = {}
         self._marked: dict[bytes, bool] = {}
         self._lane: Lane | None = None
         self._under_way = 0
@@ -68,11 +70,13 @@ class Reader:
     def follow(self, key: bytes, follower: Follower) -> None:
         """Begin to follow a key."""
         self._followers[key] = follower
+        self._opening[key] = follower
         self.mark(key)
 
     def unfollow(self, key: bytes) -> None:
         """End following a key."""
         self._followers.pop(key, None)
+        self._opening.pop(key, None)
         self._marked.pop(key, None)
 
     # Which changed
@@ -97,7 +101,7 @@ class Reader:
     def disconnected(self) -> None:
         """Wait for another lane. Rooms that were to be opened are told that they can't be."""
         self._lane = None
-        self._refuse_to_open(self.keys())
+        self._refuse_to_open()
 
     # Rounds
 
@@ -110,7 +114,7 @@ class Reader:
         """Send one read for each room that is marked."""
         self._scheduled = False
         if self._lane is None:
-            self._refuse_to_open(list(self._marked))
+            self._refuse_to_open()
             return
         marked, self._marked = self._marked, {}
         for key, announced in marked.items():
@@ -119,12 +123,11 @@ class Reader:
             if follower is not None and read is not None:
                 self._send(self._lane, key, follower, read)
 
-    def _refuse_to_open(self, keys: Sequence[bytes]) -> None:
+    def _refuse_to_open(self) -> None:
         """Tell those who wait for a room to open that it can't be; open ones wait for a lane."""
-        for key in keys:
-            follower = self._followers.get(key)
-            read = follower.next_read(announced=False) if follower is not None else None
-            if follower is not None and read is not None and read.kind is Kind.RESOLVE:
+        opening, self._opening = self._opening, {}
+        for key, follower in opening.items():
+            if self._followers.get(key) is follower:
                 self._fail(key, follower, Unavailable("The store can't be reached."))
 
     def _send(self, lane: Lane, key: bytes, follower: Follower, read: Read) -> None:
@@ -137,7 +140,12 @@ class Reader:
     def _answered(self, key: bytes, follower: Follower, read: Read, raw: Any) -> None:
         self._under_way -= 1
         try:
-            if self._followers.get(key) is follower and not isinstance(raw, LaneLost):
+            if self._followers.get(key) is not follower:
+                return
+            if isinstance(raw, LaneLost):
+                # It is read again over the next lane; what the store told of it still holds.
+                self.mark(key, announced=read.announced)
+            else:
                 self._hand(key, follower, read, raw)
         finally:
             if not self._under_way:
@@ -155,6 +163,7 @@ class Reader:
                 return
             # The key holds something else by now: for a room that is the end of a history.
             reply = NO_STREAM
+        self._opening.pop(key, None)
         if not self._refused:
             self._pause = 0.0
         self.empty_reads += not reply.entries or (

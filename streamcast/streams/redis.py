@@ -13,7 +13,7 @@ import hiredis
 
 from streamcast import log
 from streamcast.config import Follow, StreamSettings
-from streamcast.errors import StartError, StoreError
+from streamcast.errors import StartError, StoreError, Unavailable
 from streamcast.message import Message, MessageId
 from streamcast.proof import Read, Reply
 from streamcast.streams.block import Block
@@ -60,10 +60,9 @@ class RedisStreams:
     async def start(self) -> None:
         """Connect, and make sure that changes are told. Raises StartError."""
         try:
-            await self._writing.open()
+            write_lane = await self._writing.open()
             await self._follow_changes()
-            assert self._writing.lane is not None
-            await self._warn_of_settings(self._writing.lane)
+            await self._warn_of_settings(write_lane)
         except StoreError as error:
             await self.close()
             raise StartError(str(error)) from error
@@ -118,14 +117,19 @@ class RedisStreams:
         return False
 
     async def _hears(self) -> bool:
-        """Whether an entry that is added is really told of."""
+        """Whether an entry that is added is really told of. Raises Unavailable."""
+        lane = self._reading.lane
         key, probe = probe_key(self._prefix), Probe()
         self._reader.follow(key, self._notifier.watch(key, probe))
         try:
-            return await probe.hears(key, self._writer.send)
+            heard = await probe.hears(key, self._writer.send)
         finally:
             self._reader.unfollow(key)
             self._notifier.unwatch(key)
+        if not heard and self._reading.lane is not lane:
+            # That says nothing about what the store can do.
+            raise Unavailable(f"Redis at {self._endpoint} closed the connection.")
+        return heard
 
     async def _connect(self, name: str, lost: Callable[[str], None]) -> Lane:
         reads = name == self._reading.name

@@ -1,0 +1,110 @@
+"""A lane on a socket whose other end is the test's own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamcast.streams.lane import LOOKS, Lane, LaneLost, pack
+
+SILENCE = 0.8
+LOOK = SILENCE / LOOKS
+
+
+class Node:
+    """Answers every command that comes in one piece, until it is told to fall silent."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.answers = True
+        self.received = b""
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        with suppress(ConnectionError):
+            while data := await reader.read(1000):
+                self.received += data
+                if self.answers:
+                    writer.write(b"+OK\r\n" * data.count(b"*"))
+        writer.close()
+
+
+@pytest.fixture
+async def node(tmp_path: Path) -> AsyncIterator[Node]:
+    node = Node(tmp_path / "s")
+    async with await asyncio.start_unix_server(node.serve, node.path):
+        yield node
+        for writer in node.writers:
+            writer.close()
+
+
+Open = Callable[[Callable[[str], None]], Awaitable[Lane]]
+
+
+@pytest.fixture
+async def connect(node: Node) -> AsyncIterator[Open]:
+    lanes: list[Lane] = []
+
+    async def connected(on_lost: Callable[[str], None]) -> Lane:
+        make = lambda: Lane(SILENCE, lambda _: None, on_lost)  # noqa: E731
+        loop = asyncio.get_running_loop()
+        lanes.append((await loop.create_unix_connection(make, str(node.path)))[1])
+        return lanes[-1]
+
+    yield connected
+    for lane in lanes:
+        lane.close()
+        await lane.closed
+
+
+async def test_silence_is_noticed_whenever_it_begins(node: Node, connect: Open) -> None:
+    """On lanes that nobody uses; wherever between two looks of theirs the node falls silent."""
+    loop = asyncio.get_running_loop()
+    noticed: list[float] = []
+    for _ in range(10):
+        await connect(lambda _: noticed.append(loop.time()))
+        await asyncio.sleep(LOOK / 10)
+    await asyncio.sleep(SILENCE + LOOK)
+    assert not noticed, "a node that answers was given up"
+    node.answers = False
+    silent_since = loop.time()
+    await asyncio.sleep(SILENCE + 3 * LOOK)
+    took = [when - silent_since for when in noticed]
+    assert len(took) == 10
+    assert min(took) > SILENCE - LOOK
+    assert max(took) < SILENCE + 2 * LOOK
+    assert max(took) - min(took) > LOOK / 2, "all lanes looked at one time"
+
+
+async def test_what_was_not_sent_can_not_have_run(node: Node, connect: Open) -> None:
+    """Up to the very moment in which the connection ends, whoever ends it."""
+    told: list[Any] = []
+    lane = await connect(lambda _: None)
+    lane.call(pack("GET", "sent"), told.append)
+    await asyncio.sleep(0)
+    lane.call(pack("GET", "unsent"), told.append)
+    lane.close()
+    assert not lane.is_open
+    lane.call(pack("GET", "unsent"), told.append)
+    await lane.closed
+    lane.call(pack("GET", "late"), told.append)
+    assert [type(reply) for reply in told] == [LaneLost] * 4
+    assert [reply.sent for reply in told] == [True, False, False, False]
+    assert b"unsent" not in node.received
+
+
+async def test_a_node_that_says_goodbye(node: Node, connect: Open) -> None:
+    lost: list[str] = []
+    told: list[Any] = []
+    lane = await connect(lost.append)
+    lane.call(pack("PING"), told.append)
+    while not told:
+        await asyncio.sleep(0)
+    for writer in node.writers:
+        writer.close()
+    await lane.closed
+    assert lost == ["the store closed the connection"]

@@ -1,0 +1,83 @@
+"""The reader over a lane that the test itself answers for."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hiredis
+
+from streamcast.errors import Unavailable
+from streamcast.proof import Read
+from streamcast.streams.lane import LaneLost
+from streamcast.streams.reader import Reader
+from tests.test_streams import Recorder
+
+
+class Lane:
+    """Keeps who waits for the answers to what was sent."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[Any], None]] = []
+
+    def calls(self, _: bytes, callbacks: Sequence[Callable[[Any], None]]) -> None:
+        self.waiting.append(callbacks[-1])
+
+    def answer(self, reply: Any) -> None:
+        [waiting], self.waiting = self.waiting, []
+        waiting(reply)
+
+
+class Asked(Recorder):
+    """Counts how often it was asked for a read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def next_read(self, *, announced: bool) -> Read:
+        self.asked += 1
+        return super().next_read(announced=announced)
+
+
+NO_SUCH_KEY = hiredis.ReplyError("ERR no such key")
+
+
+async def test_what_was_announced_outlives_the_lane() -> None:
+    """A key that was absent, was told to have changed, and is absent: that is a gap.
+
+    Also where the connection was lost before the read that would have found out was answered.
+    """
+    reader, recorder = Reader(1000), Recorder()
+    before: Any = Lane()
+    reader.connected(before)
+    reader.follow(b"room", recorder)
+    await asyncio.sleep(0)
+    before.answer(NO_SUCH_KEY)
+    reader.mark(b"room", announced=True)
+    await asyncio.sleep(0)
+    reader.disconnected()
+    before.answer(LaneLost(sent=True))
+    after: Any = Lane()
+    reader.connected(after)
+    await asyncio.sleep(0)
+    after.answer([NO_SUCH_KEY, []])
+    assert recorder.texts == ["gap"]
+
+
+async def test_a_join_while_the_store_is_away_bothers_nobody_else() -> None:
+    """It is refused at once; rooms that are open are not asked, however many there are."""
+    reader, member, late = Reader(1000), Asked(), Asked()
+    lane: Any = Lane()
+    reader.connected(lane)
+    reader.follow(b"room", member)
+    await asyncio.sleep(0)
+    lane.answer(NO_SUCH_KEY)
+    reader.disconnected()
+    reader.mark(b"room")
+    asked = member.asked
+    reader.follow(b"another", late)
+    await asyncio.sleep(0)
+    assert isinstance(late.error, Unavailable)
+    assert b"another" not in reader
+    assert member.error is None
+    assert member.asked == asked
