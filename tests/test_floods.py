@@ -6,6 +6,7 @@ One engine and one notifier do here: what is tried lies between the sockets and 
 import asyncio
 import json
 import re
+import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from math import inf
@@ -17,7 +18,7 @@ from tests import raw
 from tests.clients import JSON, Client
 from tests.load import Peer, Peers, until
 from tests.proxy import Proxy
-from tests.stores import Server, Store
+from tests.stores import Server, Store, eventually
 
 KIB = 1024
 OF_ONE = 256 * KIB
@@ -112,9 +113,9 @@ class Flood:
 async def test_publishers_faster_than_the_store(
     store: Store, start: Callable[..., Server], publishers: int, size: int, bound: int
 ) -> None:
-    """They are slowed. Another room's publisher is served all the same; nothing acked is lost."""
+    """They are slowed, and not ended for it. Another room's publisher is served all the same."""
     with Proxy(store.path) as proxy:
-        server = start("--history", "0", url=proxy.url)
+        server = start("--history", "0", "--ping", "500ms", url=proxy.url)
         async with Peers(server.url) as peers:
             other = await peers.open()
             await other.publish("other", "before")
@@ -209,3 +210,22 @@ async def test_joins_during_a_storm_of_messages(store: Store, start: Callable[..
         for peer, head in joined:
             expected = ids if head == "0-0" else ids[ids.index(head) + 1 :]
             assert [told["id"] for told in peer.told] == expected
+
+
+def test_what_a_client_leaves_behind_is_not_counted_for_ever(
+    store: Store, start: Callable[..., Server]
+) -> None:
+    """What waited for a join counts no more once the client is gone."""
+    server = start()
+    store.signal(signal.SIGSTOP)
+    eventually(store.is_stopped)
+    try:
+        for number in range(3):
+            with raw.Raw(server) as client:
+                client.send(raw.request(f"/rooms/new{number}"), raw.text("x" * 20_000) * 3)
+                eventually(lambda: server.statistics()["unacknowledged"] > 60_000)
+            eventually(lambda: server.statistics()["unacknowledged"] == 0)
+    finally:
+        store.signal(signal.SIGCONT)
+    with Client(f"{server.url}/rooms") as other:
+        assert other.ask(type="publish", room="other", data="x")["type"] == "ack"

@@ -17,7 +17,7 @@ from websockets.frames import Opcode
 
 from streamcast.config import RelaySettings, ServerSettings, StreamSettings
 from streamcast.relay import Relay
-from streamcast.server import handshake, head, target
+from streamcast.server import handshake, head, target, websocket
 from streamcast.server.connection import Connection
 from streamcast.server.context import Context
 from streamcast.server.head import Head
@@ -276,7 +276,7 @@ def test_the_end_of_what_is_sent(
     server: InProcess, bystander: Bystander, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Raw.joined(server, bystander.room) as raw, monkeypatch.context() as patch:
-        patch.setattr(handshake.OpenProtocol, "receive_eof", fail)
+        patch.setattr(websocket.WebSocket, "receive_eof", fail)
         raw.socket.shutdown(socket.SHUT_WR)
         assert raw.closed() == INTERNAL
 

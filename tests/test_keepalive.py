@@ -14,7 +14,8 @@ class Peer:
 
     def __init__(self) -> None:
         self.is_closing = False
-        self.writable = True
+        self.writable = self.is_listening = True
+        self.websocket = self
         self.talked = self.asked = self.answered = False
         self.left = 0
         self.stalled = 0.0
@@ -46,6 +47,20 @@ def test_a_peer_that_talks_is_not_asked() -> None:
         peer.talked = True
         visit(peer, 20, 300)  # type: ignore[arg-type]
     assert (peer.pings, peer.aborted) == (0, False)
+
+
+def test_a_peer_that_is_not_read_from_is_not_given_up() -> None:
+    """Its answer would not be heard: it waits for its turn, or publishes too much."""
+    peer = Peer()
+    visit(peer, 20, 300)  # type: ignore[arg-type]
+    peer.is_listening = False
+    for _ in range(10):
+        visit(peer, 20, 300)  # type: ignore[arg-type]
+    peer.is_listening = True
+    visit(peer, 20, 300)  # type: ignore[arg-type]
+    assert (peer.pings, peer.aborted) == (2, False)
+    visit(peer, 20, 300)  # type: ignore[arg-type]
+    assert peer.aborted
 
 
 def test_a_paused_peer_is_judged_by_what_it_takes() -> None:

@@ -10,7 +10,7 @@ from streamcast.errors import Unavailable
 from streamcast.proof import Read
 from streamcast.streams.lane import LaneLost
 from streamcast.streams.reader import Reader
-from tests.test_streams import Recorder
+from tests.followers import Recorder
 
 
 class Lane:

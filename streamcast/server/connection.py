@@ -6,20 +6,16 @@ takes nothing more, nothing more is read from it either, and its rooms leave it 
 
 import asyncio
 import socket
-from typing import cast
-
-from websockets.frames import Frame, Opcode
-from websockets.protocol import OPEN
 
 from streamcast import log
 from streamcast.cursor import Cursor
 from streamcast.errors import CodedError, TooManyRooms
-from streamcast.message import MessageId, is_utf8, own_fields
-from streamcast.server import handshake
+from streamcast.message import MessageId, own_fields
 from streamcast.server.context import Context
 from streamcast.server.guard import end_for, guarded
 from streamcast.server.intake import OF_ONE, SLICE, SLICE_BRINGS
 from streamcast.server.target import Target
+from streamcast.server.websocket import Received, WebSocket
 from streamcast.streams import Publication
 from streamcast.streams.interface import Outcome
 from streamcast.wire import (
@@ -42,13 +38,9 @@ MAX_ROOMS = 1000
 """How many rooms a connection may be in."""
 MAX_MALFORMED = 10
 """The frame in a row that is no request and ends the connection."""
-MAX_EMPTY_FRAGMENTS = 100
-"""How many fragments without a byte a message may have; the limit of its bytes caps the others."""
 HIGH_WATER = 64 * 1024
 """How many bytes wait for the socket before its member is left behind."""
 LOST = 1006
-MAX_REASON = 123
-"""How many bytes the reason of a close has at most (RFC 6455 section 5.5)."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -59,27 +51,22 @@ class Connection(asyncio.BufferedProtocol):
         "_closing",
         "_context",
         "_cursors",
-        "_empty",
         "_ended",
-        "_fragments",
         "_held",
         "_malformed",
         "_reading",
         "_resting",
         "_room",
         "_stopped",
-        "_text",
         "_transport",
         "_unread",
-        "_websocket",
-        "answered",
         "asked",
         "dialect",
         "left",
         "publishing",
         "queued",
         "stalled",
-        "talked",
+        "websocket",
         "writable",
     )
 
@@ -87,12 +74,9 @@ class Connection(asyncio.BufferedProtocol):
         self._context = context
         self._transport = transport
         self.dialect = dialect
-        self._websocket = handshake.open_protocol(dialect.max_frame(context.messages.max_message))
+        self.websocket = WebSocket(dialect.max_frame(context.messages.max_message))
         self._cursors: dict[str, Cursor] = {}
         self._room: str | None = None
-        self._fragments: bytearray | None = None
-        self._empty = 0
-        self._text = False
         self._malformed = 0
         self._held: list[tuple[Cursor, Publication]] = []
         # What was received and is still to be read; whether it waits for its turn; whether the
@@ -109,9 +93,7 @@ class Connection(asyncio.BufferedProtocol):
         self.queued = False
         self.publishing = 0
         # What keepalive wants to know: see there.
-        self.talked = True
         self.asked = False
-        self.answered = False
         self.left = 0
         self.stalled = 0.0
 
@@ -152,10 +134,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._closing is not None:
             return
         self._end(how)
-        if self._websocket.state is OPEN:
-            reason = how.reason.encode()[:MAX_REASON].decode(errors="ignore")
-            self._websocket.send_close(how.code, reason)
-            self._write_out()
+        self.websocket.close(how)
+        self._write_out()
         # The peer's close is still to come.
         self._update_reading()
 
@@ -193,8 +173,8 @@ class Connection(asyncio.BufferedProtocol):
         self._end(Close(Code.GOING_AWAY, "connection lost"))
         self._unread = b""
         self.writable = False
-        received = self._websocket.close_rcvd
-        sent = self._websocket.close_sent
+        received = self.websocket.close_rcvd
+        sent = self.websocket.close_sent
         log.debug(
             "connection closed",
             # 1006 stands for a close that never came (RFC 6455 section 7.1.5).
@@ -207,6 +187,8 @@ class Connection(asyncio.BufferedProtocol):
         """Be a member of nothing from now on, and take no more requests."""
         self._closing = self._closing or how
         # Held back, so never sent: nobody was told that they are stored.
+        for _, publication in self._held:
+            self._context.intake.ended(self, publication.size)
         self._held.clear()
         if self._admitted:
             self._admitted = False
@@ -248,53 +230,28 @@ class Connection(asyncio.BufferedProtocol):
         self._update_reading()
 
     def _feed(self, data: bytes) -> None:
-        """Take in frames."""
-        websocket = self._websocket
-        websocket.receive_data(data)
-        events = websocket.events_received()
-        self.talked |= len(events) != 1 or cast("Frame", events[0]).opcode is not Opcode.PONG
-        for event in events:
-            self._frame(cast("Frame", event))
+        """Take in bytes."""
+        for received in self.websocket.receive(data):
+            if self._closing is not None:
+                break
+            if isinstance(received, Close):
+                self.close(received)
+            else:
+                self._message(received)
         self._write_out()
 
     @guarded
     def eof_received(self) -> bool:
         """Close: a client that sends no more is gone. All that it sent was read by now."""
         self._ended = True
-        self._websocket.receive_eof()
+        self.websocket.receive_eof()
         self._write_out()
         self._transport.close()
         return True
 
-    def _frame(self, frame: Frame) -> None:
-        opcode = frame.opcode
-        if opcode is Opcode.PONG:
-            self.answered = True
-        elif opcode is Opcode.TEXT or opcode is Opcode.BINARY:
-            if frame.fin:
-                self._message(bytes(frame.data), text=opcode is Opcode.TEXT)
-            else:
-                self._fragments = bytearray(frame.data)
-                self._text = opcode is Opcode.TEXT
-                self._empty = 0
-        elif opcode is Opcode.CONT and self._fragments is not None:
-            self._fragments += frame.data
-            if frame.fin:
-                message, self._fragments = bytes(self._fragments), None
-                self._message(message, text=self._text)
-            elif not frame.data:
-                self._empty += 1
-                if self._empty > MAX_EMPTY_FRAGMENTS:
-                    self.close(Close(Code.POLICY, "a message of too many empty fragments"))
-
-    def _message(self, data: bytes, *, text: bool) -> None:
-        if self._closing is not None:
-            return
-        if text and not is_utf8(data):
-            self.close(Close(Code.BAD_DATA, "text that is not UTF-8"))
-            return
+    def _message(self, message: Received) -> None:
         limit = self._context.messages.max_message
-        self._handle(self.dialect.decode(data, limit, self._room, text=text))
+        self._handle(self.dialect.decode(message.data, limit, self._room, text=message.text))
 
     def _handle(self, request: Request) -> None:
         self._malformed = self._malformed + 1 if _is_malformed(request) else 0
@@ -419,7 +376,7 @@ class Connection(asyncio.BufferedProtocol):
         After a mistake of the peer its bytes may still be coming; closing over them would reset
         the connection and lose the close that says why. They are read, for nothing.
         """
-        if self._websocket.parser_exc is None or self._ended or not self._transport.can_write_eof():
+        if self.websocket.parser_exc is None or self._ended or not self._transport.can_write_eof():
             self._transport.close()
         else:
             self._transport.write_eof()
@@ -427,7 +384,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _write_out(self) -> None:
         """Write what the WebSocket protocol itself has to say: pongs and closes."""
-        for data in self._websocket.data_to_send():
+        for data in self.websocket.data_to_send():
             if data:
                 self._transport.write(data)
             else:
@@ -460,6 +417,11 @@ class Connection(asyncio.BufferedProtocol):
         """Read no more from this client."""
         self._stopped = True
         self._update_reading()
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether it is read from, so that an answer would be heard."""
+        return self._reading
 
     @property
     def readable(self) -> bool:

@@ -1,17 +1,15 @@
 """The opening handshake (RFC 6455 section 4.2), by websockets' Sans-I/O protocol."""
 
-import logging
 from collections.abc import Collection, Sequence
 from http import HTTPStatus
 
 from websockets.datastructures import MultipleValuesError
 from websockets.exceptions import NegotiationError
-from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import OPEN, SERVER, Protocol
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from streamcast.server.websocket import quiet
 from streamcast.wire import DIALECTS, PLAIN, Dialect
 
 VERSION = "13"
@@ -19,34 +17,14 @@ VERSION = "13"
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
-# The library tells every handshake and every close at info; we tell our own.
-_quiet = logging.getLogger("streamcast.websockets")
-_quiet.setLevel(logging.CRITICAL)
-
 
 def server_protocol() -> ServerProtocol:
     """Return what reads a request and answers it."""
     return ServerProtocol(
         subprotocols=[Subprotocol(name) for name in DIALECTS],
         select_subprotocol=_select,
-        logger=_quiet,
+        logger=quiet,
     )
-
-
-class OpenProtocol(Protocol):
-    """What reads and writes frames after the handshake."""
-
-    def recv_frame(self, frame: Frame) -> None:
-        """Take in a frame. A close may come between two fragments (RFC 6455 section 5.4)."""
-        if frame.opcode is Opcode.CLOSE:
-            # So the message is never finished; the library would call that a mistake.
-            self.current_size = None
-        super().recv_frame(frame)
-
-
-def open_protocol(max_frame: int) -> Protocol:
-    """Return what reads and writes frames after the handshake; it takes a fifth of the memory."""
-    return OpenProtocol(SERVER, state=OPEN, max_size=max_frame, logger=_quiet)
 
 
 def accept(protocol: ServerProtocol, request: Request, allow_origin: Collection[str]) -> Response:

@@ -32,6 +32,10 @@ class Reads(Protocol):
     """How many bytes it has under way."""
 
     @property
+    def is_closing(self) -> bool:
+        """Whether it takes no more requests."""
+
+    @property
     def readable(self) -> bool:
         """Whether it takes its answers, and has not too much under way."""
 
@@ -53,7 +57,9 @@ class Intake:
         self._scheduled = False
 
     def has_room(self, client: Reads) -> bool:
-        """Whether what a client publishes may still be taken."""
+        """Whether what a client publishes may be taken; one that is closing publishes nothing."""
+        if client.is_closing:
+            return True
         if not client.publishing:
             return self.publishing < OF_ALL - SLICE_BRINGS
         return self.publishing < OF_ALL * 3 // 4

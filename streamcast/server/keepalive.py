@@ -1,8 +1,9 @@
 """Telling connections that are alive from those that are not.
 
 The law of this file: one sweep for all, no timer per connection. Each connection is visited once in
-`ping` seconds. One whose socket takes what is written must answer the ping of the visit before; one
-whose socket does not, can't, and is judged by bytes that the kernel still takes.
+`ping` seconds. One whose socket takes what is written must answer the ping of the visit before,
+unless it is not being read from; one whose socket does not, can't, and is judged by bytes that the
+kernel still takes.
 """
 
 import asyncio
@@ -63,9 +64,13 @@ def visit(connection: Connection, ping: float, stall: float) -> None:
         _visit_paused(connection, ping, stall)
         return
     connection.stalled = 0.0
-    if connection.talked or not connection.asked or connection.answered:
-        connection.asked = not connection.talked
-        connection.talked = connection.answered = False
+    if not connection.is_listening:
+        connection.asked = False
+        return
+    peer = connection.websocket
+    if peer.talked or not connection.asked or peer.answered:
+        connection.asked = not peer.talked
+        peer.talked = peer.answered = False
         if connection.asked:
             connection.ping()
     else:

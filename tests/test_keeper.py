@@ -1,0 +1,131 @@
+"""Trimming and expiry, on every engine. How changes are learned makes no difference here."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from streamcast.config import StreamSettings
+from streamcast.message import MessageId
+from streamcast.streams import RedisStreams
+from tests.followers import MAX_MESSAGE, Publisher, Start, connecting, follow
+from tests.load import until
+from tests.stores import Store
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    async with connecting("tracking") as start:
+        yield start
+
+
+async def test_a_burst_is_never_trimmed_below_history(store: Store, start: Start) -> None:
+    """However many servers trim at one moment."""
+    servers = [await start(store, history=1000, young=0.0) for _ in range(2)]
+    with store.client.pipeline(transaction=True) as pipe:
+        for number in range(1000):
+            pipe.xadd("streamcast:room", {"message": number}, id=f"{number + 1}-0")
+        pipe.execute()
+    publishers = [Publisher(streams) for streams in servers]
+    for _ in range(10):
+        for publisher in publishers:
+            for _ in range(450):
+                publisher.publish("room", "x")
+        await until(lambda: all(s.statistics().publishing == 0 for s in servers))
+        assert store.client.xlen("streamcast:room") >= 1000
+    assert store.client.xlen("streamcast:room") <= 1200
+
+
+async def test_two_servers_trim_only_what_is_neither_new_nor_young(
+    store: Store, start: Start
+) -> None:
+    """One publishes a thousand a second, the other a few: both bounds hold at every moment."""
+    history, young = 100, 1.0
+    fast = await start(store, history=history, young=young)
+    slow = await start(store, history=history, young=young)
+    publishers = [Publisher(fast), Publisher(slow)]
+    count = 0
+    trimmed = False
+    began = time.monotonic()
+    while time.monotonic() - began < 4:
+        for _ in range(10):
+            publishers[0].publish("room", "x")
+        if count % 100 == 0:
+            publishers[1].publish("room", "y")
+        count += 10
+        await asyncio.sleep(0.01)
+        length, oldest = store.client.xlen("streamcast:room"), oldest_age(store)
+        acked = sum(len(publisher.outcomes) for publisher in publishers)
+        trimmed |= length < acked
+        assert length >= min(history, acked)
+        if length < acked:
+            assert oldest > young - 0.05
+    assert trimmed
+    await publishers[0].ended(count)
+    await asyncio.sleep(young + 0.2)
+    for number in range(3):
+        publishers[1].publish("room", "z")
+        await asyncio.sleep(1.05)
+        assert number < 2 or history <= store.client.xlen("streamcast:room") <= history + 200
+
+
+def oldest_age(store: Store) -> float:
+    """How old the oldest entry is, by the store's own clock, in seconds."""
+    seconds, microseconds = store.client.time()
+    [(id_, _)] = store.client.xrange("streamcast:room", count=1)
+    return float(seconds + microseconds / 1e6 - MessageId.parse(id_).ms / 1000)
+
+
+async def test_rooms_expire_only_when_nobody_is_in(store: Store, start: Start) -> None:
+    streams = await start(store, retain=1.0)
+    recorder, publisher = await follow(streams, "occupied"), Publisher(streams)
+    for room in ("occupied", "empty", "left"):
+        publisher.publish(room, "a")
+    await publisher.ended(3)
+    left = await follow(streams, "left")
+    store.client.xadd("streamcast:foreign", {"message": "a"})
+    foreign = await follow(streams, "foreign")
+    await asyncio.sleep(2.5)
+    exists = {room for room in ("occupied", "left", "foreign") if alive(store, room)}
+    assert exists == {"occupied", "left", "foreign"}
+    assert not alive(store, "empty")
+    streams.unfollow("left")
+    await asyncio.sleep(1.5)
+    assert not alive(store, "left")
+    assert alive(store, "occupied")
+    assert 0 < store.client.pttl("streamcast:foreign") <= 1000
+    assert recorder.texts == ["a"]
+    assert not left.items + foreign.items
+
+
+def alive(store: Store, room: str) -> bool:
+    return bool(store.client.exists(f"streamcast:{room}"))
+
+
+async def test_an_active_room_that_nobody_is_in_lives_on(store: Store, start: Start) -> None:
+    publisher = Publisher(await start(store, retain=1.0))
+    publisher.publish("room", "first")
+    for _ in range(6):
+        await asyncio.sleep(0.4)
+        publisher.publish("room", "again")
+    await publisher.ended(7)
+    assert store.client.xlen("streamcast:room") == 7
+
+
+async def test_nothing_is_trimmed_or_expired_with_an_empty_prefix(store: Store) -> None:
+    settings = StreamSettings(redis=store.url, prefix="")
+    assert (settings.kept, settings.retained) == (0, 0.0)
+    streams = RedisStreams(settings, MAX_MESSAGE)
+    await streams.start()
+    try:
+        store.client.config_resetstat()
+        recorder, publisher = await follow(streams, "room"), Publisher(streams)
+        for number in range(250):
+            publisher.publish("room", str(number))
+        await publisher.ended(250)
+        await until(lambda: len(recorder.items) == 250)
+        ran = store.client.info("commandstats")
+        assert not {"cmdstat_xtrim", "cmdstat_pexpire", "cmdstat_expire"} & set(ran)
+    finally:
+        await streams.close()

@@ -1,0 +1,144 @@
+"""How changes are learned: which way `auto` takes, and the connections of `block`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from streamcast.config import Follow, StreamSettings
+from streamcast.errors import StartError
+from streamcast.streams import RedisStreams
+from tests.followers import Start, connecting, follow
+from tests.load import until
+from tests.stores import Store, lanes
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Start]:
+    async with connecting("block") as start:
+        yield start
+
+
+def url_without(store: Store, *commands: str) -> str:
+    """The URL for a user who may do everything but these commands."""
+    denied = [f"-{command}" for command in commands]
+    rules = {"keys": "*", "channels": "*", "commands": ["+@all", *denied]}
+    store.client.acl_setuser("limited", enabled=True, nopass=True, **rules)
+    return store.url.replace("unix://", "unix://limited:any@")
+
+
+async def test_auto_waits_for_changes_where_the_store_does_not_push(store: Store) -> None:
+    url = url_without(store, "client|tracking")
+    with pytest.raises(StartError, match="NOPERM"):
+        await RedisStreams(StreamSettings(redis=url, follow=Follow.TRACKING), 1000).start()
+    streams = RedisStreams(StreamSettings(redis=url), 1000)
+    await streams.start()
+    try:
+        recorder = await follow(streams, "room")
+        assert store.lanes() == lanes("block", 1)
+        store.client.xadd("streamcast:room", {"message": "a"})
+        await until(lambda: recorder.texts == ["a"])
+        assert not store.client.keys("*probe*")
+    finally:
+        await streams.close()
+
+
+async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    """Pass on what comes, but turn tracking off where it was to be turned on."""
+    while data := await source.read(65536):
+        sink.write(data.replace(b"TRACKING\r\n$2\r\nON", b"TRACKING\r\n$3\r\nOFF"))
+    sink.close()
+    await sink.wait_closed()
+
+
+async def test_auto_does_not_believe_in_pushes_before_one_came(store: Store) -> None:
+    """As behind a proxy that says OK and drops them."""
+
+    passing: list[asyncio.Task[None] | None] = []
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        passing.append(asyncio.current_task())
+        from_store, to_store = await asyncio.open_unix_connection(str(store.path))
+        await asyncio.gather(pump(reader, to_store), pump(from_store, writer))
+
+    path = store.folder / "proxy"
+    async with await asyncio.start_unix_server(pass_on, path):
+        streams = RedisStreams(StreamSettings(redis=f"unix://{path}"), 1000)
+        await streams.start()
+        try:
+            recorder = await follow(streams, "room")
+            store.client.xadd("streamcast:room", {"message": "a"})
+            await until(lambda: recorder.texts == ["a"])
+            assert store.lanes() == lanes("block", 1)
+        finally:
+            await streams.close()
+            await asyncio.gather(*(task for task in passing if task is not None))
+
+
+async def test_a_store_that_tells_of_no_changes_at_all(store: Store) -> None:
+    url = url_without(store, "client|tracking", "xread")
+    with pytest.raises(StartError, match=r"neither by pushes .* nor to those who wait"):
+        await RedisStreams(StreamSettings(redis=url), 1000).start()
+
+
+async def test_auto_takes_pushes_where_they_come(store: Store) -> None:
+    streams = RedisStreams(StreamSettings(redis=store.url), 1000)
+    await streams.start()
+    try:
+        recorder = await follow(streams, "room")
+        assert store.lanes() == lanes("tracking", 1)
+        store.client.xadd("streamcast:room", {"message": "a"})
+        await until(lambda: recorder.texts == ["a"])
+        assert not store.client.keys("*probe*")
+    finally:
+        await streams.close()
+
+
+async def test_added_and_deleted_at_once_is_a_gap(store: Store, start: Start) -> None:
+    """Where the store tells of it; one who waits for additions hears nothing (`block`)."""
+    recorder = await follow(await start(store, follow=Follow.TRACKING), "room")
+    with store.client.pipeline(transaction=True) as pipe:
+        pipe.xadd("streamcast:room", {"message": "a"})
+        pipe.delete("streamcast:room")
+        pipe.execute()
+    await until(lambda: recorder.texts == ["gap"])
+    store.client.xadd("streamcast:room", {"message": "b"})
+    await until(lambda: recorder.texts == ["gap", "b"])
+
+
+async def test_a_wait_that_can_not_be_interrupted_is_waited_out(store: Store) -> None:
+    """For a room that is new; then it waits with the others."""
+    url = url_without(store, "client|unblock")
+    streams = RedisStreams(StreamSettings(redis=url, follow=Follow.BLOCK), 1000)
+    await streams.start()
+    try:
+        first = await follow(streams, "first")
+        await until(lambda: store.client.info("clients")["blocked_clients"] == 1)
+        second = await follow(streams, "second")
+        for room in ("second", "first"):
+            store.client.xadd(f"streamcast:{room}", {"message": "a"})
+        await until(lambda: first.texts == second.texts == ["a"])
+    finally:
+        await streams.close()
+
+
+async def test_connections_that_wait_come_and_go_with_the_rooms(store: Store, start: Start) -> None:
+    """And rooms that move to another connection miss nothing."""
+    streams = await start(store, follow=Follow.BLOCK)
+    recorders = {f"room{number}": await follow(streams, f"room{number}") for number in range(600)}
+    assert store.lanes() == lanes("block", 600)
+    for number in range(550):
+        streams.unfollow(f"room{number}")
+        if number % 10 == 0:
+            # The last one, which has not moved yet, or just has.
+            store.client.xadd("streamcast:room599", {"message": number})
+            await asyncio.sleep(0)
+    await until(lambda: len(store.lanes()) == 3)
+    for number in range(550, 600):
+        store.client.xadd(f"streamcast:room{number}", {"message": "last"})
+    await until(
+        lambda: all(recorders[f"room{number}"].texts[-1:] == ["last"] for number in range(550, 600))
+    )
+    expected = [*(str(number) for number in range(0, 550, 10)), "last"]
+    assert recorders["room599"].texts == expected
+    assert not recorders["room0"].items
