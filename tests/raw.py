@@ -11,6 +11,8 @@ from tests.clients import JSON, PATIENCE
 
 MASK = b"\x37\xfa\x21\x3d"
 NO_STATUS = 1005
+PING = b"\x89\x00"
+"""As the server sends it; no text has these bytes in it."""
 
 
 class Serves(Protocol):

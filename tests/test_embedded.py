@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -168,7 +167,7 @@ def test_a_signal_to_all_processes_at_once(start: Callable[..., Embedded]) -> No
     assert all(processes)
     os.kill(processes[2], signal.SIGSTOP)
     client.send('{"type":"publish","room":"live","data":"late","ref":1}')
-    time.sleep(0.3)  # for the server to have read it: nothing tells when
+    eventually(lambda: server.statistics()["unacknowledged"] > 0)
     for process in processes:
         os.kill(process, signal.SIGTERM)
     os.kill(processes[2], signal.SIGCONT)
@@ -220,6 +219,40 @@ def test_a_killed_store_is_started_again(
     assert len(ended) == 1
     assert server.stop()[0] == 0
     assert server.is_gone()
+
+
+def test_a_server_killed_while_its_store_is_down_leaves_nothing(
+    start: Callable[..., Embedded],
+) -> None:
+    server = start()
+    os.kill(server.store_process(), signal.SIGKILL)
+    server.kill()
+    eventually(server.is_gone)
+
+
+def test_a_store_comes_back_though_its_folder_was_removed(
+    start: Callable[..., Embedded], tmp_path: Path
+) -> None:
+    """As those who tidy up temporary folders do."""
+    server = start("--data", str(tmp_path))
+    with Client(f"{server.url}/rooms") as client:
+        id_ = publish(client, "a")
+        shutil.rmtree(server.folder)
+        os.kill(server.store_process(), signal.SIGKILL)
+        eventually(lambda: server.logged().count('"store back", "lane"') == 2)
+        client.ask(type="join", room="live", after="0")
+        assert client.told()["id"] == id_
+
+
+def test_what_it_keeps_is_for_its_user_alone(
+    start: Callable[..., Embedded], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    with Client(f"{start('--data', str(data)).url}/rooms") as client:
+        publish(client, "a")
+    kept = [data, *data.rglob("*")]
+    assert len(kept) > 3
+    assert not any(path.stat().st_mode & 0o077 for path in kept)
 
 
 def test_what_was_acknowledged_survives_the_end_of_everything(

@@ -122,6 +122,20 @@ async def test_a_wait_that_can_not_be_interrupted_is_waited_out(store: Store) ->
         await streams.close()
 
 
+async def test_a_key_that_is_no_stream_is_looked_at_now_and_then(
+    store: Store, start: Start
+) -> None:
+    """By itself and by the audit, and no more often the longer it lasts."""
+    store.client.xadd("streamcast:room", {"message": "a"})
+    streams = await start(store, audit=0.2, silence=0.4)
+    recorder = await follow(streams, "room")
+    store.client.set("streamcast:room", "a string")
+    await until(lambda: recorder.texts == ["gap"])
+    before = streams.statistics().reads
+    await asyncio.sleep(2)
+    assert 5 < streams.statistics().reads - before < 40
+
+
 async def test_connections_that_wait_come_and_go_with_the_rooms(store: Store, start: Start) -> None:
     """And rooms that move to another connection miss nothing."""
     streams = await start(store, follow=Follow.BLOCK)

@@ -7,9 +7,10 @@ from typing import Any
 import hiredis
 
 from streamcast.errors import Unavailable
+from streamcast.message import ZERO
 from streamcast.proof import Read
 from streamcast.streams.lane import LaneLost
-from streamcast.streams.reader import Reader
+from streamcast.streams.reader import HISTORY_AT_ONCE, Reader
 from tests.followers import Recorder
 
 
@@ -81,3 +82,23 @@ async def test_a_join_while_the_store_is_away_bothers_nobody_else() -> None:
     assert b"another" not in reader
     assert member.error is None
     assert member.asked == asked
+
+
+async def test_history_is_read_a_few_pages_at_a_time() -> None:
+    """Also where those who asked for it went away before it was answered."""
+    reader = Reader(1000)
+    lane: Any = Lane()
+    reader.connected(lane)
+    for _ in range(50):
+        asking = asyncio.create_task(reader.before(b"room", ZERO, 10))
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    assert len(lane.waiting) == HISTORY_AT_ONCE
+    for waiting in lane.waiting:
+        waiting([])
+    lane.waiting = []
+    asking = asyncio.create_task(reader.before(b"room", ZERO, 10))
+    await asyncio.sleep(0)
+    lane.answer([])
+    assert await asking == []

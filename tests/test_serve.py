@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -186,6 +185,9 @@ def test_usage() -> None:
         ["--max-message", "big"],
         ["--allow-origin", "https://example.com/"],
         ["--dance"],
+        ["--allow-origin", "example.com"],
+        ["--allow-origin", "https://example.com:443"],
+        ["--allow-origin", "https://münchen.example"],
     ):
         ended = run_serve(*options)
         assert ended.returncode == 2
@@ -237,9 +239,9 @@ def test_acks_under_way_are_waited_for(own_store: Callable[..., Store], serve) -
     client.ask(type="publish", room="live", data="first")
     store.signal(signal.SIGSTOP)
     client.send('{"type":"publish","room":"live","data":"late","ref":1}')
-    time.sleep(0.3)  # for the server to have read it: nothing tells when
+    eventually(lambda: server.statistics()["unacknowledged"] > 0)
     server.signal(signal.SIGTERM)
-    time.sleep(0.3)
+    eventually(lambda: "stopping" in server.logged())
     assert server.process.poll() is None
     store.signal(signal.SIGCONT)
     assert client.until(lambda told: told.get("ref") == 1)["type"] == "ack"
@@ -254,7 +256,7 @@ def test_a_second_signal_ends_at_once(own_store: Callable[..., Store]) -> None:
     client.ask(type="publish", room="live", data="first")
     store.signal(signal.SIGSTOP)
     client.send('{"type":"publish","room":"live","data":"late","ref":1}')
-    time.sleep(0.3)
+    eventually(lambda: server.statistics()["unacknowledged"] > 0)
     server.signal(signal.SIGINT)
     eventually(lambda: "stopping" in server.logged())
     assert server.process.poll() is None

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from streamcast.server import target
 from streamcast.wire import Start
 from tests.clients import JSON, Client, NodeClient
-from tests.stores import Server, Store
+from tests.stores import Server, Store, eventually
 
 
 @pytest.fixture
@@ -97,6 +97,17 @@ def test_what_is_sent_before_the_join_is_done_is_heard(server: Server) -> None:
                 more = sock.recv(1000)
                 assert more, "closed"
                 answer += more
+
+
+def test_what_is_sent_before_a_close_is_stored(server: Server, store: Store) -> None:
+    """Also where the join was not done when the client closed, or went."""
+    message, close = b"\x81\x85\0\0\0\0hello", b"\x88\x82\0\0\0\0\x03\xe8"
+    for number in range(30):
+        head = UPGRADE.replace(b"live", b"new%d" % number)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
+            sock.sendall(head + b"\r\n" + message + (close if number % 2 else b""))
+    for number in range(30):
+        eventually(lambda: store.client.xlen(f"streamcast:new{number}") == 1)  # noqa: B023
 
 
 def test_a_head_that_comes_byte_by_byte(server: Server) -> None:

@@ -6,7 +6,10 @@ _SIZES = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 _SIZES |= {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _DURATIONS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # As a browser sends it: lower case, and nothing behind the port (RFC 6454 section 6.2).
-_ORIGIN = re.compile(r"null|[a-z][a-z0-9+.-]*://[^\s/?#@A-Z]+")
+_HOST = r"(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])"
+_ORIGIN = re.compile(rf"null|[a-z][a-z0-9+.-]*://{_HOST}(?::[1-9][0-9]{{0,4}})?")
+# Which a browser leaves out.
+_DEFAULT_PORT = re.compile(r"http:.*:80|https:.*:443")
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
 
 
@@ -29,8 +32,10 @@ def duration(text: str) -> float:
 
 def origin(text: str) -> str:
     """Return `text` if a browser could send it as an Origin. Raises ValueError."""
-    if _ORIGIN.fullmatch(text) is None:
-        raise ValueError(f"{text!r} is not an origin; write one like https://example.com.")
+    if _ORIGIN.fullmatch(text) is None or _DEFAULT_PORT.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is not an origin as browsers send it; write one like https://example.com."
+        )
     return text
 
 

@@ -194,7 +194,11 @@ def _files_for_clients() -> int:
     """Take as many open files as we may; return how many clients may have. Raises StartError."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError):
+            # macOS says that there is no limit, and has one.
+            hard = soft
     if hard == resource.RLIM_INFINITY:
         return sys.maxsize
     if hard < FEWEST_FILES:

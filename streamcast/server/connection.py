@@ -13,7 +13,7 @@ from streamcast.errors import CodedError, TooManyRooms
 from streamcast.message import MessageId, own_fields
 from streamcast.server.context import Context
 from streamcast.server.guard import end_for, guarded
-from streamcast.server.intake import OF_ONE, SLICE, SLICE_BRINGS
+from streamcast.server.intake import OF_ONE, PIECE, PIECE_BRINGS, SLICE
 from streamcast.server.target import Target
 from streamcast.server.websocket import Received, WebSocket
 from streamcast.streams import Publication
@@ -62,6 +62,7 @@ class Connection(asyncio.BufferedProtocol):
         "_unread",
         "asked",
         "dialect",
+        "last_published",
         "left",
         "publishing",
         "queued",
@@ -91,6 +92,7 @@ class Connection(asyncio.BufferedProtocol):
         self.writable = True
         # What the intake wants to know: see there.
         self.queued = False
+        self.last_published = 0
         self.publishing = 0
         # What keepalive wants to know: see there.
         self.asked = False
@@ -186,16 +188,16 @@ class Connection(asyncio.BufferedProtocol):
     def _end(self, how: Close) -> None:
         """Be a member of nothing from now on, and take no more requests."""
         self._closing = self._closing or how
-        # Held back, so never sent: nobody was told that they are stored.
-        for _, publication in self._held:
-            self._context.intake.ended(self, publication.size)
-        self._held.clear()
         if self._admitted:
             self._admitted = False
             self._context.admitted -= 1
         cursors, self._cursors = self._cursors, {}
         for cursor in cursors.values():
             self._context.relay.leave(cursor)
+        # What was held back to be heard by its sender is published all the same: it was sent.
+        held, self._held = self._held, []
+        for _, publication in held:
+            self._context.relay.publish(publication)
 
     # What comes
 
@@ -210,24 +212,26 @@ class Connection(asyncio.BufferedProtocol):
     @guarded
     def received(self, data: bytes) -> None:
         """Read what came; or keep it and take no more, until it is this client's turn."""
-        if not self._context.intake.has_room(self):
-            self._unread = data
-        else:
-            self._feed(data)
-            if len(data) < SLICE:
-                return
-            # There is more, but others go first.
-        self._resting = True
-        self._update_reading()
+        self._unread = data
+        while self._unread and self.readable and self._context.intake.is_free(self):
+            self._read_piece()
+        # After a whole slice there is more, but others go first.
+        self._resting = bool(self._unread) or len(data) == SLICE
+        if self._resting:
+            self._update_reading()
 
     @guarded
     def take_turn(self) -> None:
-        """Read on."""
-        self._resting = False
-        data, self._unread = self._unread, b""
-        if data:
-            self._feed(data)
+        """Read on, until something is published."""
+        before = self.last_published
+        while self._unread and self.last_published == before:
+            self._read_piece()
+        self._resting = bool(self._unread)
         self._update_reading()
+
+    def _read_piece(self) -> None:
+        data, self._unread = self._unread[:PIECE], self._unread[PIECE:]
+        self._feed(data)
 
     def _feed(self, data: bytes) -> None:
         """Take in bytes."""
@@ -403,6 +407,7 @@ class Connection(asyncio.BufferedProtocol):
         """Catch up."""
         self.writable = True
         self.stalled = 0.0
+        self.left = -1
         self._update_reading()
         for room, cursor in list(self._cursors.items()):
             self._context.relay.resume(cursor)
@@ -428,7 +433,7 @@ class Connection(asyncio.BufferedProtocol):
         """Whether it takes its answers, and the store keeps up with what it publishes."""
         if self._closing is not None:
             return True
-        return self.writable and not self._stopped and self.publishing < OF_ONE - SLICE_BRINGS
+        return self.writable and not self._stopped and self.publishing < OF_ONE - PIECE_BRINGS
 
     def _update_reading(self) -> None:
         """Read on, or when it is this client's turn, where that is due."""

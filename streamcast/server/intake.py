@@ -2,12 +2,13 @@
 
 The law of this file: what clients have published and the store has not acknowledged is bounded,
 for one client and for all. What is more waits where it is: a slice here, the rest in the kernel,
-and so at its sender. One who has nothing under way is read where those who have are not, so that a
-flood does not shut the others out.
+and so at its sender. Who published the longest ago goes first, so that no number of floods shuts
+the others out.
 """
 
 import asyncio
-from collections import deque
+from heapq import heappop, heappush
+from itertools import count
 from typing import Protocol
 
 SLICE = 8 * 1024
@@ -15,19 +16,23 @@ SLICE = 8 * 1024
 TURN = 32
 """How many clients have their turn before the event loop runs."""
 OF_ONE = 256 * 1024
-OF_ALL = 4 * 1024 * 1024
-"""How many bytes of one client, and of all, are under way to the store at most.
+OF_ALL = 2 * 1024 * 1024
+"""How many bytes of one client, and of all, are under way to the store at most. Nobody waits for
+longer than the store takes for so many.
 
 A message larger than 64 KiB, where they are allowed, comes on top.
 """
-SLICE_BRINGS = 160 * 1024
-"""What a slice adds at most: publishes of 45 bytes that cost 500 more, and a large one's end."""
+PIECE = 1024
+"""How many bytes are read before it is asked again whether others wait, and for room."""
+PIECE_BRINGS = 160 * 1024
+"""What a piece adds at most: empty frames of 6 bytes that cost 500 each, and a large one's end."""
 
 
 class Reads(Protocol):
-    """A client, as one who is read from; `queued` is the intake's own mark."""
+    """A client, as one who is read from; `queued` and `last_published` are the intake's marks."""
 
     queued: bool
+    last_published: int
     publishing: int
     """How many bytes it has under way."""
 
@@ -53,26 +58,29 @@ class Intake:
     def __init__(self) -> None:
         self.buffer = memoryview(bytearray(SLICE))
         self.publishing = 0
-        self._queue: deque[Reads] = deque()
+        # By when they last published; the count keeps equals in order.
+        self._queue: list[tuple[int, int, Reads]] = []
+        self._count = count()
         self._scheduled = False
 
     def has_room(self, client: Reads) -> bool:
         """Whether what a client publishes may be taken; one that is closing publishes nothing."""
-        if client.is_closing:
-            return True
-        if not client.publishing:
-            return self.publishing < OF_ALL - SLICE_BRINGS
-        return self.publishing < OF_ALL * 3 // 4
+        return client.is_closing or self.publishing < OF_ALL - PIECE_BRINGS
+
+    def is_free(self, client: Reads) -> bool:
+        """Whether a client may be read out of turn: nobody waits, and there is room."""
+        return not self._queue and self.has_room(client)
 
     def add(self, client: Reads) -> None:
         """Read a client when it is its turn."""
         if not client.queued:
             client.queued = True
-            self._queue.append(client)
+            heappush(self._queue, (client.last_published, next(self._count), client))
             self._schedule()
 
     def began(self, client: Reads, size: int) -> None:
         """Take in that a client publishes `size` bytes."""
+        client.last_published = next(self._count)
         client.publishing += size
         self.publishing += size
 
@@ -89,17 +97,15 @@ class Intake:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
+        """Let some read on; where there is no room, the store's next answer makes it."""
         self._scheduled = False
-        some_went = False
         for _ in range(min(TURN, len(self._queue))):
-            client = self._queue.popleft()
+            _, _, client = self._queue[0]
             if client.readable and not self.has_room(client):
-                self._queue.append(client)
-                continue
+                return
+            heappop(self._queue)
             client.queued = False
             if client.readable:
                 client.take_turn()
-                some_went = True
-        # Where nobody could be read, the next answer of the store makes room.
-        if self._queue and some_went:
+        if self._queue:
             self._schedule()

@@ -44,7 +44,7 @@ class Watched:
     wait for: the stream has not been read yet, its follower takes no more, the key is no stream.
     """
 
-    __slots__ = ("_block", "_follower", "group", "key", "seen")
+    __slots__ = ("_block", "_follower", "again", "group", "key", "seen")
 
     def __init__(self, block: "Block", key: bytes, follower: Follower, group: "Group") -> None:
         self._block = block
@@ -52,6 +52,7 @@ class Watched:
         self.key = key
         self.group = group
         self.seen: str | None = None
+        self.again: asyncio.TimerHandle | None = None
 
     def next_read(self, *, announced: bool) -> Read | None:
         """Ask the follower."""
@@ -66,7 +67,7 @@ class Watched:
         more = self._follower.received(read, reply)
         if reply is NO_STREAM:
             self.seen = None
-            self._block.look_again(self.key)
+            self._block.look_again(self)
         elif reply.entries:
             self.seen = str(reply.entries[-1].id)
         elif reply.info is not None:
@@ -217,9 +218,12 @@ class Block:
             watched.group.remove(watched)
             self._thin_out(watched.group)
 
-    def look_again(self, key: bytes) -> None:
+    def look_again(self, watched: Watched) -> None:
         """Have a key read in a while that is no stream now: nobody waits for it meanwhile."""
-        asyncio.get_running_loop().call_later(self._seconds, self._reader.mark, key)
+        if watched.again is not None:
+            watched.again.cancel()
+        loop = asyncio.get_running_loop()
+        watched.again = loop.call_later(self._seconds, self._reader.mark, watched.key)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -1,8 +1,9 @@
 """The embedded store: a Valkey of this server's own, for use without any set-up.
 
 The law of this file: it listens on a unix socket only, and it ends with the server (see
-`guardian`). Where it ends before, it is started again: rooms are then what `data` kept of them, or
-empty, and their members are told, as after any loss of a store.
+`guardian`). Where it ends before, its guardian starts it again, and the server the guardian: rooms
+are then what `data` kept of them, or empty, and their members are told, as after any loss of a
+store.
 """
 
 import asyncio
@@ -23,11 +24,9 @@ LONGEST_PATH = 103
 """How many bytes the path of a unix socket may have: 107 on Linux, 103 on macOS."""
 LOCK_TIMEOUT = 10.0
 """Seconds to wait for a store that is still ending, after its server was killed."""
-FIRST_PAUSE = 0.1
-LONGEST_PAUSE = 5.0
-"""Seconds before the store is started again: the first time, and at most."""
-LIVED = 60.0
-"""Seconds after which a store counts as one that had started well."""
+READY = "ready"
+PAUSE = 1.0
+"""Seconds between two attempts to start a guardian."""
 
 
 class EmbeddedStore:
@@ -39,6 +38,7 @@ class EmbeddedStore:
         self._folder: Path | None = None
         self._guardian: asyncio.subprocess.Process | None = None
         self._keeping: asyncio.Task[None] | None = None
+        self._launched = 0.0
 
     @property
     def path(self) -> str:
@@ -54,17 +54,20 @@ class EmbeddedStore:
     async def start(self) -> None:
         """Start it. Raises StartError."""
         program = find_program()
-        try:
-            if self._data is not None:
-                self._data.mkdir(parents=True, exist_ok=True)
+        if self._data is not None:
+            try:
+                self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._lock = await _lock(self._data)
+            except OSError as error:
+                raise StartError(f"--data {self._data} can't be used: {error.strerror}.") from error
+        try:
             self._folder = _make_folder()
+            await self._launch(program)
         except OSError as error:
-            what = "A temporary folder" if self._data is None else f"--data {self._data}"
-            raise StartError(f"{what} can't be used: {error.strerror}.") from error
-        failure = await self._launch(program)
-        if failure:
-            raise StartError(f"The embedded store can't start: {failure}")
+            raise StartError(f"The embedded store can't start: {error}.") from error
+        said = await self._hear()
+        if said != READY:
+            raise StartError(f"The embedded store can't start: {said or 'it was killed'}")
         self._keeping = asyncio.create_task(self._keep(program))
         self._keeping.add_done_callback(lambda task: log.fault_of(task, "embedded store"))
 
@@ -83,9 +86,10 @@ class EmbeddedStore:
         if self._lock is not None:
             os.close(self._lock)
 
-    async def _launch(self, program: str) -> str:
-        """Start guardian and store. Returns why that failed, or an empty string."""
+    async def _launch(self, program: str) -> None:
+        """Start the guardian. Raises OSError."""
         assert self._folder is not None
+        self._launched = time.monotonic()
         self._guardian = await asyncio.create_subprocess_exec(
             # Nothing of the user's own Python set-up, and nothing but the standard library.
             *(sys.executable, "-I", "-S", guardian.__file__),
@@ -95,8 +99,6 @@ class EmbeddedStore:
             pass_fds=() if self._lock is None else (self._lock,),
             start_new_session=True,
         )
-        said = await self._hear()
-        return "" if said == "ready" else said
 
     def _options(self) -> list[str]:
         """Return Valkey's settings (valkey.conf)."""
@@ -115,27 +117,33 @@ class EmbeddedStore:
         ]
 
     async def _hear(self) -> str:
-        """Return what the guardian says next."""
+        """Return what the guardian says next: that it is ready, or why not; empty if it ended."""
         assert self._guardian is not None
         assert self._guardian.stdout is not None
         line = await self._guardian.stdout.readline()
-        return line.decode(errors="replace").strip().removeprefix("failed ") or "it was killed"
+        return line.decode(errors="replace").strip().removeprefix("failed ")
 
     async def _keep(self, program: str) -> None:
-        """Start it again whenever it ends."""
-        pause = FIRST_PAUSE
+        """Tell of the store's ends, and start a guardian that has ended again."""
         while True:
-            began = time.monotonic()
-            reason = await self._hear()
-            if time.monotonic() - began > LIVED:
-                pause = FIRST_PAUSE
-            while reason:
-                kept = "none" if self._data is None else str(self._data)
-                log.error("embedded store ended", reason=reason, kept=kept, again_in_s=pause)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
-                reason = await self._launch(program)
-            log.info("embedded store back", path=self.path)
+            said = await self._hear()
+            if said == READY:
+                log.info("embedded store back", path=self.path)
+                continue
+            kept = "none" if self._data is None else str(self._data)
+            reason = said or "its guardian was ended"
+            log.error("embedded store ended", reason=reason, kept=kept)
+            if not said:
+                await self._relaunch(program)
+
+    async def _relaunch(self, program: str) -> None:
+        """Start a guardian, however many attempts that takes, with pauses between."""
+        now = time.monotonic()
+        await asyncio.sleep(max(0.0, self._launched + PAUSE - now))
+        try:
+            await self._launch(program)
+        except OSError as error:
+            log.error("embedded store can't start", reason=str(error))
 
 
 def find_program() -> str:

@@ -40,6 +40,7 @@ class Link:
         self._disconnected = disconnected
         self._backoff = Backoff()
         self._opening: asyncio.Task[None] | None = None
+        self._was_lost = False
         self._closing = False
 
     async def open(self) -> Lane:
@@ -75,6 +76,7 @@ class Link:
 
     def _lost(self, reason: str) -> None:
         self.lane = None
+        self._was_lost = True
         self._disconnected()
         if not self._closing:
             log.warning("store lost", lane=self.name, reason=reason)
@@ -90,7 +92,8 @@ class Link:
                     "store unavailable", lane=self.name, reason=str(error)
                 )
             else:
-                self.reopened += 1
-                log.info("store back", lane=self.name)
+                if self._was_lost:
+                    self.reopened += 1
+                    log.info("store back", lane=self.name)
                 return
             pause = self._backoff.pause()

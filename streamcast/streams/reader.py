@@ -215,12 +215,20 @@ class Reader:
 
     async def _history_reply(self, commands: bytes, ignored: int) -> Any:
         """Return what the store says, a hiredis.ReplyError too. Raises Unavailable."""
-        async with self._history:
-            if self._lane is None:
-                raise Unavailable("The store can't be reached.")
-            answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            self._lane.calls(commands, (*(None,) * ignored, into(answer)))
-            raw = await answer
+        await self._history.acquire()
+        if self._lane is None:
+            self._history.release()
+            raise Unavailable("The store can't be reached.")
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        hand_over = into(answer)
+
+        def answered(raw: Any) -> None:
+            # Not before: one who waits no longer does not take the command back.
+            self._history.release()
+            hand_over(raw)
+
+        self._lane.calls(commands, (*(None,) * ignored, answered))
+        raw = await answer
         if isinstance(raw, LaneLost):
             raise Unavailable(str(raw))
         return raw

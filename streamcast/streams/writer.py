@@ -1,16 +1,14 @@
 """Adding to streams.
 
 The law of this file: a publication is sent at most once and ends exactly once. At most IN_FLIGHT
-bytes are under way; what is more waits at its publisher. Each publisher has an equal share of the
-bytes (weighted fair queueing, all weights equal), so that no flood, nor many of large messages,
-stands before everybody else's.
+bytes are under way; what is more waits at its publisher. Publishers take turns, and one that was
+quiet goes first (as flows do in RFC 8290 section 4.2), so that no flood, nor a thousand of them,
+stands before everybody else's messages.
 """
 
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from heapq import heappop, heappush
-from itertools import count
 from typing import Any
 
 import hiredis
@@ -26,6 +24,10 @@ from streamcast.streams.lane import Lane, LaneLost, pack
 
 IN_FLIGHT = 256 * 1024
 """How many bytes are under way to the store at most."""
+SHARE = 1024
+"""How many bytes a publisher may send in its turn; the message that goes over it still goes."""
+MOST_OWED = 4 * SHARE
+"""How much of what it sent over its share costs a publisher further turns."""
 KEY_LIVES_MS = 120_000
 """How long a publish with a `key` is remembered."""
 
@@ -39,6 +41,16 @@ if not id then
 end
 return id
 """
+
+
+class Waiting:
+    """What waits of one publisher, and how many bytes of its turn are left."""
+
+    __slots__ = ("left", "publications")
+
+    def __init__(self) -> None:
+        self.publications: deque[tuple[bytes, Publication]] = deque()
+        self.left = SHARE
 
 
 class Writer:
@@ -58,12 +70,11 @@ class Writer:
         self.keeper = Keeper(settings, self.send)
         self._is_followed = is_followed
         self._lane: Lane | None = None
-        self._waiting: dict[object, deque[tuple[bytes, Publication]]] = {}
-        # When each publisher's next publication would have gone, were all sent side by side, and
-        # how far that has come: in bytes of one share. The count keeps equals in order.
-        self._turns: list[tuple[float, int, object]] = []
-        self._clock = 0.0
-        self._count = count()
+        self._waiting: dict[object, Waiting] = {}
+        # Whose turn is when: first those that were quiet until now, then all others. One whose last
+        # message went stays for another turn, so that it can't be the first again and again.
+        self._quiet: deque[object] = deque()
+        self._turns: deque[object] = deque()
         self._under_way = 0
         self.in_flight = 0
         self.waiting_bytes = 0
@@ -72,7 +83,7 @@ class Writer:
     @property
     def publishing(self) -> int:
         """How many publications have not ended yet."""
-        return self._under_way + sum(map(len, self._waiting.values()))
+        return self._under_way + sum(len(each.publications) for each in self._waiting.values())
 
     def connected(self, lane: Lane) -> None:
         """Publish over this lane from now on."""
@@ -82,10 +93,11 @@ class Writer:
         """End what was not sent yet: it provably was not stored."""
         self._lane = None
         waiting, self._waiting = self._waiting, {}
+        self._quiet.clear()
         self._turns.clear()
         self.waiting_bytes = 0
         for queue in waiting.values():
-            for _, publication in queue:
+            for _, publication in queue.publications:
                 publication.done(publication, _unreachable())
 
     def send(self, command: bytes, callback: Callable[[Any], None] | None) -> None:
@@ -97,19 +109,15 @@ class Writer:
         """Send a publication, or have it wait for its publisher's turn."""
         if self._lane is None:
             publication.done(publication, _unreachable())
-        elif not self._turns and self._fits(publication):
+        elif not self._waiting and self._fits(publication):
             self._send(self._lane, key, publication)
         else:
             queue = self._waiting.get(publication.publisher)
             if queue is None:
-                queue = self._waiting[publication.publisher] = deque()
-                self._take_turn(self._clock, publication)
-            queue.append((key, publication))
+                queue = self._waiting[publication.publisher] = Waiting()
+                self._quiet.append(publication.publisher)
+            queue.publications.append((key, publication))
             self.waiting_bytes += publication.size
-
-    def _take_turn(self, begins: float, publication: Publication) -> None:
-        turn = begins + publication.size, next(self._count), publication.publisher
-        heappush(self._turns, turn)
 
     def _fits(self, publication: Publication) -> bool:
         return not self.in_flight or self.in_flight + publication.size <= IN_FLIGHT
@@ -139,21 +147,29 @@ class Writer:
             self._serve()
 
     def _serve(self) -> None:
-        """Send what waits, as long as it fits."""
-        while self._turns and self._lane is not None:
-            ends, _, publisher = self._turns[0]
+        """Send what waits, publisher by publisher, as long as it fits."""
+        while self._waiting and self._lane is not None:
+            turns = self._quiet or self._turns
+            publisher = turns[0]
             queue = self._waiting[publisher]
-            key, publication = queue[0]
+            if queue.left <= 0:
+                queue.left += SHARE
+                turns.popleft()
+                self._turns.append(publisher)
+                continue
+            if not queue.publications:
+                turns.popleft()
+                if turns is self._quiet:
+                    self._turns.append(publisher)
+                else:
+                    del self._waiting[publisher]
+                continue
+            key, publication = queue.publications[0]
             if not self._fits(publication):
                 return
-            self._clock += publication.size / len(self._turns)
-            heappop(self._turns)
-            queue.popleft()
+            queue.publications.popleft()
+            queue.left = max(queue.left - publication.size, -MOST_OWED)
             self.waiting_bytes -= publication.size
-            if queue:
-                self._take_turn(ends, queue[0][1])
-            else:
-                del self._waiting[publisher]
             self._send(self._lane, key, publication)
 
 
