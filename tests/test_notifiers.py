@@ -106,6 +106,19 @@ async def test_added_and_deleted_at_once_is_a_gap(store: Store, start: Start) ->
     await until(lambda: recorder.texts == ["gap", "b"])
 
 
+async def test_a_new_room_interrupts_the_wait(store: Store, start: Start) -> None:
+    """Rooms that are new join those that wait at once, and all hear."""
+    streams = await start(store)
+    first = await follow(streams, "first")
+    await until(lambda: store.client.info("clients")["blocked_clients"] == 1)
+    store.client.config_resetstat()
+    second = await follow(streams, "second")
+    for room in ("second", "first"):
+        store.client.xadd(f"streamcast:{room}", {"message": "a"})
+    await until(lambda: first.texts == second.texts == ["a"])
+    assert store.client.info("commandstats")["cmdstat_client|unblock"]["calls"] >= 1
+
+
 async def test_a_wait_that_can_not_be_interrupted_is_waited_out(store: Store) -> None:
     """For a room that is new; then it waits with the others."""
     url = url_without(store, "client|unblock")

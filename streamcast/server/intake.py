@@ -17,8 +17,7 @@ TURN = 32
 """How many clients have their turn before the event loop runs."""
 OF_ONE = 256 * 1024
 OF_ALL = 2 * 1024 * 1024
-"""How many bytes of one client, and of all, are under way to the store at most. Nobody waits for
-longer than the store takes for so many.
+"""How many bytes of one client, and of all, are under way to the store at most.
 
 A message larger than 64 KiB, where they are allowed, comes on top.
 """

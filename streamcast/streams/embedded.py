@@ -104,17 +104,10 @@ class EmbeddedStore:
         """Return Valkey's settings (valkey.conf)."""
         options = ["--port", "0", "--unixsocket", self.path, "--unixsocketperm", "700"]
         options += ["--save", "", "--maxmemory-policy", "noeviction", "--loglevel", "warning"]
-        if self._data is None:
-            return [*options, "--dir", str(self._folder)]
-        return [
-            *options,
-            "--dir",
-            str(self._data),
-            "--appendonly",
-            "yes",
-            "--appendfsync",
-            "always",
-        ]
+        options += ["--dir", str(self._data or self._folder)]
+        if self._data is not None:
+            options += ["--appendonly", "yes", "--appendfsync", "always"]
+        return options
 
     async def _hear(self) -> str:
         """Return what the guardian says next: that it is ready, or why not; empty if it ended."""
@@ -178,10 +171,12 @@ async def _lock(data: Path) -> int:
     try:
         while not _take(descriptor):
             owner = os.pread(descriptor, 20, 0).decode(errors="replace").strip()
-            if _is_alive(owner) or time.monotonic() > end:
+            if _is_alive(owner):
                 raise StartError(
                     f"--data {data} is in use by another streamcast (process {owner})."
                 )
+            if time.monotonic() > end:
+                raise StartError(f"--data {data} is still in use by a store that does not end.")
             await asyncio.sleep(0.05)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
