@@ -65,6 +65,7 @@ class StreamSettings:
     data: str = _setting(
         "",
         "The folder in which the embedded Valkey keeps the rooms over restarts.",
+        unit="dir",
         shown="nothing is kept",
     )
     prefix: str = _setting(

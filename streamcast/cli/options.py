@@ -18,6 +18,7 @@ _PARSERS: Mapping[str, tuple[Callable[[str], Any], Callable[[Any], Any]]] = {
     "size": (units.size, units.show_size),
     "duration": (units.duration, units.show_duration),
     "origin": (units.origin, list[str]),
+    "dir": (str, str),
 }
 
 
