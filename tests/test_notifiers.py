@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from streamcast.config import Follow, StreamSettings
+from streamcast.config import Follow, RelaySettings, ServerSettings, StreamSettings
 from streamcast.errors import StartError
+from streamcast.relay import Relay
+from streamcast.server.context import MAX_REFUSALS, Context
 from streamcast.streams import RedisStreams
 from tests.followers import Start, connecting, follow
 from tests.load import until
@@ -154,6 +156,9 @@ async def test_connections_that_wait_come_and_go_with_the_rooms(store: Store, st
     streams = await start(store, follow=Follow.BLOCK)
     recorders = {f"room{number}": await follow(streams, f"room{number}") for number in range(600)}
     assert store.lanes() == lanes("block", 600)
+    # These are files, which clients then may not have.
+    server = Context(Relay(streams, RelaySettings()), ServerSettings(), RelaySettings(), files=300)
+    assert server.capacity == 300 - MAX_REFUSALS - 3
     for number in range(550):
         streams.unfollow(f"room{number}")
         if number % 10 == 0:

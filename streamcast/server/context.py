@@ -71,9 +71,14 @@ class Context:
         )
 
     @property
+    def _files_left(self) -> int:
+        """How many files are left for clients: what the store needs grows with the rooms."""
+        return self.files - self.relay.streams.more_connections
+
+    @property
     def capacity(self) -> int:
         """How many clients are served at once."""
-        return min(self.server.max_connections, self.files - MAX_REFUSALS)
+        return min(self.server.max_connections, self._files_left - MAX_REFUSALS)
 
     @property
     def is_full(self) -> bool:
@@ -83,4 +88,4 @@ class Context:
     @property
     def has_no_file_left(self) -> bool:
         """Whether one more client can't even be told so."""
-        return len(self.heads) + len(self.connections) >= self.files
+        return len(self.heads) + len(self.connections) >= self._files_left

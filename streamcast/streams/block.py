@@ -199,6 +199,11 @@ class Block:
         self._made = 0
         self._closing: set[asyncio.Task[None]] = set()
 
+    @property
+    def connections(self) -> int:
+        """How many connections wait."""
+        return len(self._groups)
+
     async def set_up(self, lane: Lane) -> None:
         """Do nothing: the read lane only reads."""
 

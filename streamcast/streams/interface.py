@@ -91,6 +91,10 @@ class Statistics:
 class Streams(Protocol):
     """The streams of the rooms in one store. Rooms are given by name."""
 
+    @property
+    def more_connections(self) -> int:
+        """How many connections it holds beside its two lanes, one to read and one to write."""
+
     async def start(self) -> None:
         """Connect. Raises StartError."""
 

@@ -9,6 +9,10 @@ from streamcast.streams.lane import Lane
 class Notifier(Protocol):
     """Marks the keys that it watches when they may have changed."""
 
+    @property
+    def connections(self) -> int:
+        """How many connections it holds of its own."""
+
     async def set_up(self, lane: Lane) -> None:
         """Prepare a new read lane. Raises hiredis.ReplyError, StoreError."""
 

@@ -55,6 +55,11 @@ class RedisStreams:
         """The store's address, without secrets."""
         return str(self._endpoint)
 
+    @property
+    def more_connections(self) -> int:
+        """How many connections it holds beside its two lanes."""
+        return self._notifier.connections
+
     # Connecting
 
     async def start(self) -> None:

@@ -14,6 +14,8 @@ from streamcast.streams.reader import Reader
 class Tracking:
     """Marks what the store says has changed."""
 
+    connections = 0
+
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
