@@ -122,6 +122,23 @@ async def test_publishers_are_served_in_turn(store: Store, start: Start) -> None
     assert streams.statistics().publishing_bytes == 0
 
 
+async def test_one_who_was_quiet_goes_before_those_who_flood(store: Store, start: Start) -> None:
+    """Whatever their number: only what is under way already is before it."""
+    streams = await start(store)
+    ended: list[Publisher] = []
+    floods = [Publisher(streams, ended) for _ in range(40)]
+    for _ in range(10):
+        for flood in floods:
+            flood.publish("room", "x" * 20_000)
+    # Each had its first turn by then.
+    await until(lambda: len(ended) > 100)
+    other, before = Publisher(streams, ended), len(ended)
+    other.publish("other", "quick")
+    for flood in floods:
+        await flood.ended(10)
+    assert ended.index(other) - before <= IN_FLIGHT // 20_000 + 1
+
+
 async def test_a_key_stores_once(store: Store, start: Start) -> None:
     one, other = await start(store), await start(store)
     publishers = [Publisher(one), Publisher(one), Publisher(other)]
