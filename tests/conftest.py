@@ -130,6 +130,20 @@ def dialect(request: pytest.FixtureRequest, engine: str, notifier: str) -> str:
     return name
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep one cell of each test that says that one is enough."""
+    chosen = [item for item in items if not item.get_closest_marker("one_cell") or _is_first(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
+
+
+def _is_first(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    given = {} if callspec is None else callspec.params
+    cell = (given.get("engine", EXPECTED_ENGINES[0]), given.get("notifier", NOTIFIERS[0]))
+    return cell == (EXPECTED_ENGINES[0], NOTIFIERS[0])
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print which cells were run."""
     if not _cells:

@@ -27,20 +27,7 @@ OF_ALL = 2 * KIB * KIB
 MB_A_SECOND = 1_000_000
 
 
-@pytest.fixture
-def store(any_store: Store) -> Store:
-    any_store.empty()
-    return any_store
-
-
-@pytest.fixture
-def start(store: Store, run: Callable[..., Server]) -> Callable[..., Server]:
-    """Starts a server on the store, or on a proxy in front of it."""
-
-    def serve(*options: str, url: str = store.url) -> Server:
-        return run("--redis", url, *options)
-
-    return serve
+pytestmark = pytest.mark.one_cell
 
 
 class Flood:
@@ -113,11 +100,11 @@ class Flood:
     ],
 )
 async def test_publishers_faster_than_the_store(
-    store: Store, start: Callable[..., Server], publishers: int, size: int, bound: int
+    store: Store, serve: Callable[..., Server], publishers: int, size: int, bound: int
 ) -> None:
     """They are slowed, and not ended for it. Another room's publisher is served all the same."""
     with Proxy(store.path) as proxy:
-        server = start("--history", "0", "--ping", "500ms", url=proxy.url)
+        server = serve(proxy, "--history", "0", "--ping", "500ms")
         async with Peers(server.url) as peers:
             other = await peers.open()
             await other.publish("other", "before")
@@ -145,10 +132,10 @@ async def test_publishers_faster_than_the_store(
 
 
 async def test_one_rooms_flood_does_not_hold_up_another(
-    store: Store, start: Callable[..., Server]
+    store: Store, serve: Callable[..., Server]
 ) -> None:
     """Its messages come and go between those of the flood, not behind them."""
-    server = start()
+    server = serve(store)
     floods = [Flood(server, "flood", 100, at_most=50_000) for _ in range(3)]
     for flood in floods:
         await flood.start()
@@ -166,9 +153,9 @@ async def test_one_rooms_flood_does_not_hold_up_another(
 
 
 def test_ten_thousand_rooms_joined_and_left_in_a_second(
-    store: Store, start: Callable[..., Server]
+    store: Store, serve: Callable[..., Server]
 ) -> None:
-    server = start()
+    server = serve(store)
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(f"{server.url}/rooms")) for _ in range(10)]
         before = server.memory()
@@ -192,9 +179,9 @@ def test_ten_thousand_rooms_joined_and_left_in_a_second(
         assert clients[0].told()["id"] == id_
 
 
-async def test_joins_during_a_storm_of_messages(store: Store, start: Callable[..., Server]) -> None:
+async def test_joins_during_a_storm_of_messages(store: Store, serve: Callable[..., Server]) -> None:
     """Each sees every message behind the place at which it joined, once, in order."""
-    server = start("--history", "0")
+    server = serve(store, "--history", "0")
     flood = Flood(server, "busy", 100, pause=0.005)
     await flood.start()
     await until(lambda: len(flood.acked) > 500)
@@ -218,10 +205,10 @@ async def test_joins_during_a_storm_of_messages(store: Store, start: Callable[..
 
 
 def test_what_a_client_leaves_behind_is_not_counted_for_ever(
-    store: Store, start: Callable[..., Server]
+    store: Store, serve: Callable[..., Server]
 ) -> None:
     """What waited for a join counts no more once the store has answered, or is given up."""
-    server = start()
+    server = serve(store)
     store.signal(signal.SIGSTOP)
     eventually(store.is_stopped)
     try:
@@ -233,9 +220,9 @@ def test_what_a_client_leaves_behind_is_not_counted_for_ever(
         store.signal(signal.SIGCONT)
 
 
-def test_the_smallest_frames_are_bounded_too(store: Store, start: Callable[..., Server]) -> None:
+def test_the_smallest_frames_are_bounded_too(store: Store, serve: Callable[..., Server]) -> None:
     """An empty plain frame has 6 bytes, and costs as much as any message beside its payload."""
-    server = start()
+    server = serve(store)
     with raw.Raw.joined(server, "plain") as client, raw.Raw.joined(server, "plain") as other:
         other.send(raw.text("a"))
         assert client.frame().data == b"a"

@@ -19,23 +19,7 @@ from tests.clients import Client
 from tests.conftest import ENGINES
 from tests.stores import Server, Store, eventually
 
-# What is tried here depends on neither the engine nor the notifier.
-
-
-@pytest.fixture(scope="module")
-def engine() -> str:
-    return "valkey"
-
-
-@pytest.fixture
-def notifier() -> str:
-    return "tracking"
-
-
-@pytest.fixture
-def store(any_store: Store) -> Store:
-    any_store.empty()
-    return any_store
+pytestmark = pytest.mark.one_cell
 
 
 def run_serve(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:

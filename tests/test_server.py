@@ -14,23 +14,7 @@ from streamcast.wire import Start
 from tests.clients import JSON, Client, NodeClient
 from tests.stores import Server, Store, eventually
 
-# What is tried here depends on neither the engine nor the notifier.
-
-
-@pytest.fixture(scope="module")
-def engine() -> str:
-    return "valkey"
-
-
-@pytest.fixture
-def notifier() -> str:
-    return "tracking"
-
-
-@pytest.fixture
-def store(any_store: Store) -> Store:
-    any_store.empty()
-    return any_store
+pytestmark = pytest.mark.one_cell
 
 
 @pytest.fixture

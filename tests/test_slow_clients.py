@@ -25,20 +25,7 @@ MB = 1_000_000
 GROWS_AT_MOST = 16 * MB
 
 
-@pytest.fixture
-def store(any_store: Store) -> Store:
-    any_store.empty()
-    return any_store
-
-
-@pytest.fixture
-def start(store: Store, run: Callable[..., Server]) -> Callable[..., Server]:
-    """Starts a server on the store, or on a proxy in front of it."""
-
-    def serve(*options: str, url: str = store.url) -> Server:
-        return run("--redis", url, *options)
-
-    return serve
+pytestmark = pytest.mark.one_cell
 
 
 @pytest.fixture
@@ -121,10 +108,10 @@ def receive(client: Raw) -> dict[str, Any]:
 
 
 def test_one_that_stops_reading_while_200_mb_are_published(
-    store: Store, start: Callable[..., Server], join: Callable[..., Raw]
+    store: Store, serve: Callable[..., Server], join: Callable[..., Raw]
 ) -> None:
     """The others have it all before it reads again; then it is told what is not kept any more."""
-    server = start()
+    server = serve(store)
     fast = [join(server) for _ in range(3)]
     slow = join(server)
     reader = Reader(fast)
@@ -152,10 +139,10 @@ def test_one_that_stops_reading_while_200_mb_are_published(
 
 
 def test_a_hundred_of_a_thousand_stop_reading(
-    store: Store, start: Callable[..., Server], join: Callable[..., Raw]
+    store: Store, serve: Callable[..., Server], join: Callable[..., Raw]
 ) -> None:
     """All that is kept comes to them in order, since nothing is trimmed here."""
-    server = start()
+    server = serve(store)
     clients = [join(server) for _ in range(900)]
     slow = [join(server, SMALL) for _ in range(100)]
     reader = Reader(clients)
@@ -175,10 +162,10 @@ def test_a_hundred_of_a_thousand_stop_reading(
 
 
 def test_one_that_takes_nothing_for_too_long_is_ended(
-    store: Store, start: Callable[..., Server], join: Callable[..., Raw]
+    store: Store, serve: Callable[..., Server], join: Callable[..., Raw]
 ) -> None:
     """After `--stall`; one that goes on reading, however slowly, is not."""
-    server = start("--stall", "2s", "--ping", "500ms", "--log-level", "debug")
+    server = serve(store, "--stall", "2s", "--ping", "500ms", "--log-level", "debug")
     stalled = join(server, SMALL)
     slow = join(server, SMALL)
     publish(store, range(800), 5000)
@@ -208,10 +195,10 @@ def test_one_that_takes_nothing_for_too_long_is_ended(
     ],
 )
 def test_one_that_sends_and_never_reads(
-    store: Store, start: Callable[..., Server], join: Callable[..., Raw], sent: bytes
+    store: Store, serve: Callable[..., Server], join: Callable[..., Raw], sent: bytes
 ) -> None:
     """The server stops reading from it before its answers fill the memory; others go on."""
-    server = start()
+    server = serve(store)
     publish(store, range(500), 5000)
     silent = join(server, SMALL)
     with Client(f"{server.url}/rooms") as other:
@@ -238,10 +225,10 @@ def blocks(client: Raw, sent: bytes) -> bool:
 
 
 def test_one_that_joins_again_and_again(
-    store: Store, start: Callable[..., Server], join: Callable[..., Raw]
+    store: Store, serve: Callable[..., Server], join: Callable[..., Raw]
 ) -> None:
     """Each join ends what was being read for the one before; the last one is answered."""
-    server = start()
+    server = serve(store)
     ids = publish(store, range(1000), 5000)
     restless = join(server)
     sent = [
