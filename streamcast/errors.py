@@ -5,17 +5,18 @@ StreamcastError
 ├── StoreError             the store could not answer; nothing is known to be wrong with the request
 │   ├── Unavailable        it was not stored: a retry is safe
 │   └── Unknown            it may have been stored: retry with a `key`
-└── RequestError           a client asked for something that can't be done
-    ├── BadRequest
-    ├── BadRoom
-    ├── BadId
-    ├── TooBig
-    └── TooManyRooms
+├── RequestError           a client asked for something that can't be done
+│   ├── BadRequest
+│   ├── BadRoom
+│   ├── BadId
+│   ├── TooBig
+│   └── TooManyRooms
+├── BadUrl                 not the URL of a server
+└── Disconnected           the client has no server, and tries for none any more
+    └── Unreachable        no server answered, or none would do just now
 
 Every StoreError and RequestError has a `code`, the word that a client is told.
 """
-
-from typing import ClassVar
 
 
 class StreamcastError(Exception):
@@ -29,7 +30,7 @@ class StartError(StreamcastError):
 class CodedError(StreamcastError):
     """An error that a client is told: a code of the protocol and a sentence."""
 
-    code: ClassVar[str]
+    code: str
 
 
 class StoreError(CodedError):
@@ -80,3 +81,33 @@ class TooManyRooms(RequestError):
     """More rooms on one connection than the protocol allows."""
 
     code = "too_many_rooms"
+
+
+class BadUrl(StreamcastError):
+    """Not the URL of a streamcast server."""
+
+
+class Disconnected(StreamcastError):
+    """A client has no connection to a server, and tries for none any more.
+
+    `code`: the close code or the HTTP status that it was told, if any.
+    """
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Unreachable(Disconnected):
+    """No server answered, or none would do just now: trying again may help."""
+
+
+def from_code(code: str, message: str) -> CodedError:
+    """Return the error that a server told; a code that we don't know is a RequestError's."""
+    kinds: tuple[type[CodedError], ...] = (Unavailable, Unknown, *RequestError.__subclasses__())
+    for kind in kinds:
+        if kind.code == code:
+            return kind(message)
+    error = RequestError(message)
+    error.code = code
+    return error

@@ -40,6 +40,13 @@ class MessageId(NamedTuple):
             raise BadId("A message ID's parts are below 2^64.")
         return cls(ms, seq)
 
+    @property
+    def before(self) -> Self:
+        """The largest ID below this one, which is not 0-0."""
+        if self.seq:
+            return self._replace(seq=self.seq - 1)
+        return self._replace(ms=self.ms - 1, seq=MAX_ID_PART)
+
     def __str__(self) -> str:
         return f"{self.ms}-{self.seq}"
 

@@ -1,6 +1,6 @@
 """Pauses before the store is tried again; by a clock of the test's own."""
 
-from streamcast.streams.backoff import CALM, FIRST_PAUSE, LONGEST_PAUSE, Backoff
+from streamcast.backoff import CALM, FIRST_PAUSE, LONGEST_PAUSE, Backoff
 
 
 class Clock:

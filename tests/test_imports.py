@@ -6,9 +6,10 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "streamcast"
 
 FLOORS = [
-    ["errors", "log"],
+    ["errors", "log", "backoff"],
     ["message", "config"],
     ["wire"],
+    ["client"],
     ["cursor", "proof", "window"],
     ["room"],
     ["joining", "fanout", "streams"],
@@ -55,6 +56,12 @@ def test_imports_go_down_only() -> None:
             continue
         for there in imported(path) - {here}:
             assert FLOOR_OF[there] < FLOOR_OF[here], f"{path} imports {there}"
+
+
+def test_the_client_stands_on_the_ground_and_the_wire_alone() -> None:
+    for path in (PACKAGE / "client").glob("*.py"):
+        ground = {"errors", "log", "backoff", "message", "wire", "client"}
+        assert imported(path) <= ground, path
 
 
 def test_the_core_knows_no_socket_and_no_http() -> None:

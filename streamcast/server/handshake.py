@@ -10,7 +10,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from streamcast.server.websocket import quiet
-from streamcast.wire import DIALECTS, PLAIN, Dialect
+from streamcast.wire import DIALECTS, MAX_MESSAGE_HEADER, PLAIN, Dialect
 
 VERSION = "13"
 """The version of the protocol (RFC 6455 section 4.1)."""
@@ -27,8 +27,10 @@ def server_protocol() -> ServerProtocol:
     )
 
 
-def accept(protocol: ServerProtocol, request: Request, allow_origin: Collection[str]) -> Response:
-    """Return the answer to a request: 101, or why not."""
+def accept(
+    protocol: ServerProtocol, request: Request, allow_origin: Collection[str], max_message: int
+) -> Response:
+    """Return the answer to a request: 101, or why not. `max_message`: bytes, told to clients."""
     versions = request.headers.get_all("Sec-WebSocket-Version")
     if versions and versions != [VERSION]:
         # RFC 6455 section 4.4.
@@ -38,7 +40,10 @@ def accept(protocol: ServerProtocol, request: Request, allow_origin: Collection[
         return response
     if not _may_connect(request, allow_origin):
         return protocol.reject(HTTPStatus.FORBIDDEN, "Pages of other origins may not connect.\n")
-    return protocol.accept(request)
+    response = protocol.accept(request)
+    if response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+        response.headers[MAX_MESSAGE_HEADER] = str(max_message)
+    return response
 
 
 def dialect(protocol: ServerProtocol) -> Dialect:

@@ -113,7 +113,10 @@ class Head(asyncio.BufferedProtocol):
             protocol.send_response(protocol.reject(HTTPStatus.NOT_FOUND, message))
             self._finish(protocol)
             return
-        response = handshake.accept(protocol, request, self._context.server.allow_origin)
+        context = self._context
+        response = handshake.accept(
+            protocol, request, context.server.allow_origin, context.messages.max_message
+        )
         protocol.send_response(response)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._finish(protocol)

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 import hiredis
 
 from streamcast import log
+from streamcast.backoff import Backoff
 from streamcast.errors import StoreError
-from streamcast.streams.backoff import Backoff
 from streamcast.streams.connect import Refused
 from streamcast.streams.lane import Lane
 

@@ -1,13 +1,14 @@
 """The wire: what clients and servers say to each other. Pure: a batch in, bytes out, once."""
 
 from streamcast.wire.close import Close
-from streamcast.wire.dialect import Batch, Dialect, Reply
+from streamcast.wire.dialect import MAX_MESSAGE_HEADER, Batch, Dialect, Reply
 from streamcast.wire.json_v1 import JsonV1
 from streamcast.wire.plain import Plain
 from streamcast.wire.requests import Invalid, Join, Leave, Ping, Publish, Request, Start
 
 __all__ = [
     "DIALECTS",
+    "MAX_MESSAGE_HEADER",
     "PLAIN",
     "Batch",
     "Close",

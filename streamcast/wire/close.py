@@ -23,6 +23,11 @@ class Code(IntEnum):
     FORBIDDEN = 4403
 
 
+def may_come_back(code: int) -> bool:
+    """Whether a client that was closed with this code should connect again."""
+    return code in {1001, 1006, 1011, 1012, 1013} or 4000 <= code <= 4399
+
+
 class Close(NamedTuple):
     """How a connection is to be closed; `reason` has at most 123 bytes."""
 

@@ -8,6 +8,9 @@ from streamcast.message import Item, MessageId
 from streamcast.wire.close import Close
 from streamcast.wire.requests import Ref, Request
 
+MAX_MESSAGE_HEADER = "Streamcast-Max-Message"
+"""A header of the answer to a handshake: how many payload bytes a message has at most."""
+
 Reply = bytes | Close
 """Frames to write (none: empty), or how to close."""
 

@@ -1,0 +1,239 @@
+"""What a client publishes, until it is acknowledged or given up.
+
+The law of this file: it is pure. What is published to one room is stored in the order published,
+as far as it is stored at all. So what was not answered is sent again, with its key, in order; a
+room that refused something gets nothing more until all that is under way there was answered, then
+one message at a time until one is stored; and what can't be stored before a later one any more is
+not sent again, but told.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+
+from streamcast.errors import CodedError, StoreError, Unavailable, Unknown
+from streamcast.message import MessageId
+
+UNDER_WAY = 192 * 1024
+"""How many bytes are sent and not answered at most; a server takes 256 KiB of one client."""
+OVERHEAD = 512
+"""How many bytes a message counts beside its frame."""
+
+
+class Publication:
+    """A message to be published. `ref` counts them; `frame` is what is sent, each time the same.
+
+    `deadline`: monotonic seconds, when it is given up. `uncertain`: an attempt ended without an
+    answer, so it may be stored.
+    """
+
+    __slots__ = ("answer", "deadline", "error", "frame", "ref", "room", "size", "uncertain")
+
+    def __init__(
+        self, room: str, ref: int, frame: str, deadline: float, answer: "asyncio.Future[MessageId]"
+    ) -> None:
+        self.room = room
+        self.ref = ref
+        self.frame = frame
+        self.deadline = deadline
+        self.answer = answer
+        self.size = len(frame) + OVERHEAD
+        self.uncertain = False
+        self.error: CodedError | None = None
+
+    def give_up(self, why: str) -> None:
+        """Tell whoever waits that it is not known to be stored."""
+        if self.answer.done():
+            return
+        if self.uncertain:
+            self.answer.set_exception(Unknown(f"It may have been stored: {why}"))
+        else:
+            self.answer.set_exception(Unavailable(f"It was not stored: {why}"))
+
+
+class _Lane:
+    """What is published to one room. `stored`: the last one that was.
+
+    `held`: something was refused. `careful`: one at a time, until one is stored.
+    """
+
+    __slots__ = ("careful", "held", "queued", "refused", "sent", "stored", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[Publication] = deque()
+        self.sent: dict[int, Publication] = {}
+        self.refused: list[Publication] = []
+        self.stored = 0
+        self.held = False
+        self.careful = False
+        self.queued = False
+
+    @property
+    def may_send(self) -> bool:
+        return bool(self.waiting) and not self.held and not (self.careful and self.sent)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.waiting or self.sent or self.refused)
+
+    def try_again(self, again: Iterable[Publication]) -> None:
+        """Put back in front what is to be sent again, and give up what comes too late."""
+        self.held, self.careful = False, True
+        for publication in sorted(again, key=lambda each: each.ref, reverse=True):
+            if publication.ref > self.stored:
+                self.waiting.appendleft(publication)
+            else:
+                why = publication.error or "the connection ended"
+                publication.give_up(f"{why} A later message was stored already.")
+
+
+class Outbox:
+    """The publications of all rooms; those of one after the other, the rooms in turn."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, _Lane] = {}
+        # Rooms that may have something to send, in turn.
+        self._turns: deque[str] = deque()
+        # All that was not answered, oldest first; those that were are taken off lazily.
+        self._open: deque[Publication] = deque()
+        self._sent: dict[int, Publication] = {}
+        self._under_way = 0
+
+    def add(self, publication: Publication) -> None:
+        """Take in one more; refs grow, deadlines too."""
+        lane = self._lanes.setdefault(publication.room, _Lane())
+        lane.waiting.append(publication)
+        self._open.append(publication)
+        self._queue(publication.room, lane)
+
+    @property
+    def has_held(self) -> bool:
+        """Whether a room waits for `release`."""
+        return any(lane.held for lane in self._lanes.values())
+
+    # Sending
+
+    def next(self) -> Publication | None:
+        """Return what to send now, which counts as sent; None: nothing, or too much under way."""
+        while self._turns:
+            lane = self._lanes[self._turns[0]]
+            if not self._has_something(lane):
+                self._end_turn(lane)
+                continue
+            if self._sent and self._under_way + lane.waiting[0].size > UNDER_WAY:
+                return None
+            self._end_turn(lane)
+            publication = lane.waiting.popleft()
+            lane.sent[publication.ref] = self._sent[publication.ref] = publication
+            self._under_way += publication.size
+            self._queue(publication.room, lane)
+            return publication
+        return None
+
+    def _has_something(self, lane: _Lane) -> bool:
+        # What nobody waits for any more, because it was cancelled or given up, is not sent.
+        while lane.waiting and lane.waiting[0].answer.done():
+            lane.waiting.popleft()
+        return lane.may_send
+
+    def _queue(self, room: str, lane: _Lane) -> None:
+        if lane.may_send and not lane.queued:
+            lane.queued = True
+            self._turns.append(room)
+
+    def _end_turn(self, lane: _Lane) -> None:
+        room = self._turns.popleft()
+        lane.queued = False
+        self._forget_if_empty(room, lane)
+
+    def _forget_if_empty(self, room: str, lane: _Lane) -> None:
+        if lane.is_empty and not lane.queued:
+            del self._lanes[room]
+
+    # What comes back
+
+    def acked(self, ref: int, id: MessageId) -> None:
+        """Take in that one is stored."""
+        publication = self._answered(ref)
+        if publication is None:
+            return
+        lane = self._lanes[publication.room]
+        lane.stored = max(lane.stored, ref)
+        lane.careful = False
+        if not publication.answer.done():
+            publication.answer.set_result(id)
+        self._go_on(publication.room, lane)
+
+    def failed(self, ref: int, error: CodedError) -> None:
+        """Take in that one failed: for good, or it holds its room until `release`."""
+        publication = self._answered(ref)
+        if publication is None:
+            return
+        lane = self._lanes[publication.room]
+        if isinstance(error, StoreError):
+            publication.uncertain |= isinstance(error, Unknown)
+            publication.error = error
+            lane.refused.append(publication)
+            lane.held = True
+        else:
+            if not publication.answer.done():
+                publication.answer.set_exception(error)
+            self._go_on(publication.room, lane)
+
+    def _answered(self, ref: int) -> Publication | None:
+        publication = self._sent.pop(ref, None)
+        if publication is not None:
+            self._under_way -= publication.size
+            del self._lanes[publication.room].sent[ref]
+        return publication
+
+    def _go_on(self, room: str, lane: _Lane) -> None:
+        self._queue(room, lane)
+        self._forget_if_empty(room, lane)
+
+    # Trying again
+
+    def release(self) -> None:
+        """Try again what was refused, in the rooms where nothing is under way any more."""
+        for room, lane in list(self._lanes.items()):
+            if lane.held and not lane.sent:
+                again, lane.refused = lane.refused, []
+                lane.try_again(again)
+                self._queue(room, lane)
+
+    def disconnected(self) -> None:
+        """Try again, on the next connection, all that was sent and not answered."""
+        self._sent.clear()
+        self._under_way = 0
+        self._turns.clear()
+        for room, lane in list(self._lanes.items()):
+            for publication in lane.sent.values():
+                publication.uncertain = True
+            again = [*lane.refused, *lane.sent.values()]
+            lane.refused, lane.sent, lane.queued = [], {}, False
+            if again:
+                lane.try_again(again)
+            self._go_on(room, lane)
+
+    # Giving up
+
+    @property
+    def deadline(self) -> float | None:
+        """When the oldest one is to be given up."""
+        while self._open and self._open[0].answer.done():
+            self._open.popleft()
+        return self._open[0].deadline if self._open else None
+
+    def expire(self, now: float) -> None:
+        """Give up those whose time is over."""
+        while (deadline := self.deadline) is not None and deadline <= now:
+            self._give_up(self._open.popleft(), "no answer came in time.")
+
+    def close(self, why: str) -> None:
+        """Give up all."""
+        while self.deadline is not None:
+            self._give_up(self._open.popleft(), why)
+
+    def _give_up(self, publication: Publication, why: str) -> None:
+        publication.uncertain |= publication.ref in self._sent
+        publication.give_up(str(publication.error) if publication.error else why)

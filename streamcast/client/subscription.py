@@ -1,0 +1,67 @@
+"""A room, as a client's user holds it."""
+
+from typing import Self
+
+from streamcast.client.feed import Feed
+from streamcast.message import MessageId
+from streamcast.wire.told import Gap, Item
+
+
+class Subscription:
+    """The items of a room, each once and in order, to be iterated over by one task.
+
+    Made by `Client.subscribe`. `async with` waits until the room is joined, and leaves it at the
+    end; so does `close`, and so does nobody's holding it any more. Iterating ends when it or the
+    client is closed. Raises RequestError where the room can't be joined, and Disconnected where
+    the server closed the connection for good.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
+        self._position: MessageId | None = None
+
+    @property
+    def room(self) -> str:
+        """The room's name."""
+        return self._feed.room
+
+    @property
+    def position(self) -> MessageId | None:
+        """What to give as `after` to go on from here another time; None: not joined yet."""
+        return self._position or self._feed.head
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Item:
+        while (item := self._feed.next()) is None:
+            if not await self._feed.wait_changed():
+                raise StopAsyncIteration
+        if not isinstance(item, Gap):
+            self._position = item.id
+        elif item.earliest is None:
+            self._position = item.latest
+        return item
+
+    async def wait_joined(self) -> None:
+        """Wait until the room is joined: what is published from now on comes.
+
+        Raises RequestError, Disconnected.
+        """
+        while self._feed.head is None and await self._feed.wait_changed():
+            pass
+
+    def close(self) -> None:
+        """Leave the room; what came already can still be iterated over."""
+        self._feed.close()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.wait_joined()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
