@@ -11,6 +11,8 @@ N = TypeVar("N", int, float)
 
 DEFAULT_HISTORY = 1000
 DEFAULT_RETAIN = 3600.0
+DEFAULT_PREFIX = "streamcast:"
+DEFAULT_MAX_MESSAGE = 64 * 1024
 
 
 class Follow(StrEnum):
@@ -46,10 +48,15 @@ def _setting(
     at_least: float | None = None,
     at_most: int | None = None,
     shown: str | None = None,
+    variable: bool = True,
 ) -> Any:
-    """A field that is an option too. `shown`: the default as its help says it."""
-    more = {"help": help, "unit": unit, "at_least": at_least, "at_most": at_most, "shown": shown}
-    return field(default=default, metadata=more)
+    """A field that is an option too.
+
+    `shown`: the default as its help says it; empty: it says none. `variable`: there is an
+    environment variable as well.
+    """
+    more = {"help": help, "unit": unit, "at_least": at_least, "at_most": at_most}
+    return field(default=default, metadata={**more, "shown": shown, "variable": variable})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ class StreamSettings:
         shown="nothing is kept",
     )
     prefix: str = _setting(
-        "streamcast:",
+        DEFAULT_PREFIX,
         "What a stream's key has in front of the room's name. Empty: streams as they are named; "
         "then --history and --retain are off unless given.",
     )
@@ -124,7 +131,7 @@ class RelaySettings:
     """Messages and the memory for them."""
 
     max_message: int = _setting(
-        64 * 1024, "The largest message, in payload bytes.", unit="size", at_least=1
+        DEFAULT_MAX_MESSAGE, "The largest message, in payload bytes.", unit="size", at_least=1
     )
     window: int = 256 * 1024
     """How many bytes of newest messages a room keeps in memory."""
@@ -168,4 +175,99 @@ class LogSettings:
     log_level: LogLevel = _setting(LogLevel.INFO, "The least important events that are logged.")
     log_format: LogFormat = _setting(
         LogFormat.AUTO, "How: text, or one JSON object a line; auto is text on a terminal."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceSettings:
+    """Where the rooms are."""
+
+    url: tuple[str, ...] = _setting(
+        ("ws://127.0.0.1:8080",),
+        "A server, ws:// or wss://. Repeat it for others that will do as well; in the variable, "
+        "put white space between them.",
+        unit="url",
+    )
+    redis: str = _setting(
+        "",
+        "The Redis or Valkey that holds the rooms, to go straight there: redis://, rediss:// or "
+        "unix://, with user, password and database.",
+        shown="none: through a server",
+        variable=False,
+    )
+    prefix: str = _setting(
+        DEFAULT_PREFIX, "With --redis: what a stream's key has in front of the room's name."
+    )
+    max_message: int = _setting(
+        DEFAULT_MAX_MESSAGE,
+        "With --redis: the largest message, in payload bytes.",
+        unit="size",
+        at_least=1,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PublishSettings:
+    """What is published."""
+
+    lines: bool = _setting(
+        False, "Publish standard input line by line, as the lines come.", variable=False
+    )
+    binary: bool = _setting(
+        False, "Publish as binary; without it, what is not UTF-8 is refused.", variable=False
+    )
+    count: int = _setting(1, "Publish the message so many times.", at_least=1, variable=False)
+    interval: float = _setting(
+        0.0, "The time between two messages.", unit="duration", shown="", variable=False
+    )
+    key: str | None = _setting(
+        None,
+        "Names the message: another with the same key within 2 minutes is not stored again, and "
+        "gets the same ID.",
+        variable=False,
+    )
+    json: bool = _setting(
+        False, "Print an object a message, with its ID or what failed.", variable=False
+    )
+    quiet: bool = _setting(False, "Print no IDs.", variable=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TailSettings:
+    """Which messages."""
+
+    last: int | None = _setting(
+        None,
+        "Begin with the newest N that are kept.",
+        unit="n",
+        shown="only new ones",
+        variable=False,
+    )
+    after: str | None = _setting(
+        None, "Begin behind the message with this ID.", unit="id", variable=False
+    )
+    all: bool = _setting(False, "Begin with all that is kept.", variable=False)
+    count: int | None = _setting(
+        None, "End after so many messages.", at_least=1, shown="", variable=False
+    )
+    wait: float | None = _setting(
+        None,
+        "End when no message came for so long.",
+        unit="duration",
+        shown="",
+        variable=False,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ShowSettings:
+    """How they are shown."""
+
+    json: bool = _setting(
+        False, "An object a line: type, room, id, time, data; gaps too.", variable=False
+    )
+    raw: bool = _setting(
+        False,
+        "The payload and nothing else, as without a terminal.",
+        variable=False,
     )

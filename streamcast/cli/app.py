@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-from streamcast import __version__
+from streamcast.cli.options import version_option
+from streamcast.cli.publish import publish
 from streamcast.cli.serve import serve
+from streamcast.cli.tail import tail
 from streamcast.errors import StartError, StreamcastError
 
 FAILED = 1
@@ -19,22 +21,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-app.command()(serve)
-
-
-def _version(asked: bool) -> None:
-    if asked:
-        typer.echo(f"streamcast {__version__}")
-        raise typer.Exit
+for command in (serve, publish, tail):
+    app.command()(command)
 
 
 @app.callback()
-def _streamcast(
-    _version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
-    ] = False,
-) -> None:
+def _streamcast(_version: Annotated[bool, version_option] = False) -> None:
     pass
 
 

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from streamcast.config import LogFormat, LogSettings
+from streamcast.config import LogFormat, LogLevel, LogSettings
 
 
 def set_up(settings: LogSettings) -> None:
@@ -22,6 +22,11 @@ def set_up(settings: LogSettings) -> None:
     logger.setLevel(settings.log_level.upper())
     # What libraries and asyncio itself have to say is told the same way.
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def warnings_only() -> None:
+    """Log for one who ran a command at a terminal: what is to be looked at."""
+    set_up(LogSettings(log_level=LogLevel.WARNING, log_format=LogFormat.TEXT))
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

@@ -16,7 +16,8 @@ def serve(
 
     Needs nothing set up: without --redis it runs a Valkey of its own.
 
-    Examples: [bold]streamcast serve[/bold] ·
+    Examples:
+    [bold]streamcast serve[/bold]
     [bold]streamcast serve --port 8080 --redis redis://127.0.0.1:6379[/bold]
     """
     # What only a running server needs is not loaded for --help.

@@ -1,6 +1,13 @@
-"""Sizes, durations and origins as people write them."""
+"""What people write in options and arguments: sizes, durations, URLs, rooms, IDs."""
 
 import re
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from streamcast.errors import BadId, BadRequest, BadRoom, BadUrl
+from streamcast.message import room_name
 
 _SIZES = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 _SIZES |= {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -11,6 +18,21 @@ _ORIGIN = re.compile(rf"null|[a-z][a-z0-9+.-]*://{_HOST}(?::[1-9][0-9]{{0,4}})?"
 # Which a browser leaves out.
 _DEFAULT_PORT = re.compile(r"http:.*:80|https:.*:443")
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
+
+
+def option(parse: Callable[[str], Any], at_least: float | None = None) -> Callable[[str], Any]:
+    """Return what reads an option's value, and tells one that can't be read as a wrong usage."""
+
+    def parsed(text: str) -> Any:
+        try:
+            value = parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        if at_least is not None and value < at_least:
+            raise typer.BadParameter(f"{text!r} is too small.")
+        return value
+
+    return parsed
 
 
 def size(text: str) -> int:
@@ -37,6 +59,46 @@ def origin(text: str) -> str:
             f"{text!r} is not an origin as browsers send it; write one like https://example.com."
         )
     return text
+
+
+def url(text: str) -> str:
+    """Return `text` if it is the URL of a server. Raises ValueError."""
+    from streamcast.client.dial import dial_to
+
+    try:
+        dial_to(text)
+    except BadUrl as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+def room(text: str) -> str:
+    """Return `text` if it is a room's name. Raises ValueError."""
+    try:
+        return room_name(text)
+    except BadRoom as error:
+        raise ValueError(str(error)) from error
+
+
+def after(text: str) -> str:
+    """Return `text` if it is a message ID, or 0 for all that is kept. Raises ValueError."""
+    from streamcast.wire import Start
+
+    try:
+        Start.parse_after(text)
+    except BadId as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+def last(text: str) -> int:
+    """Read how many of the newest messages are asked for. Raises ValueError."""
+    from streamcast.wire.json_v1 import count_of_last
+
+    try:
+        return count_of_last(int(text))
+    except BadRequest as error:
+        raise ValueError(str(error)) from error
 
 
 def show_size(amount: int) -> str:

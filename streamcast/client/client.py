@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, Self
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
@@ -19,7 +19,7 @@ from streamcast.backoff import Backoff
 from streamcast.client.dial import Dial, dial_to
 from streamcast.client.exchange import Exchange
 from streamcast.client.subscription import Subscription
-from streamcast.errors import BadRequest, Disconnected, StreamcastError, Unreachable
+from streamcast.errors import BadRequest, BadUrl, Disconnected, StreamcastError, Unreachable
 from streamcast.message import MessageId
 from streamcast.wire import MAX_MESSAGE_HEADER, Start, json_client
 from streamcast.wire.close import may_come_back
@@ -102,6 +102,13 @@ class Client:
             refused: asyncio.Future[MessageId] = asyncio.get_running_loop().create_future()
             refused.set_exception(error)
             return refused
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def open(self) -> None:
         """Connect to the first server that answers. Raises Unreachable, Disconnected."""
@@ -203,8 +210,12 @@ class Client:
         return reason
 
 
-class connect:  # noqa: N801 - it is used as a verb
-    """Connect to a server: `async with connect("ws://127.0.0.1:8080") as client`.
+def connect(
+    *urls: str,
+    publish_timeout: float = 60.0,
+    on_connection: Callable[[ConnectionEvent], None] | None = None,
+) -> Client:
+    """Return a client of the server at a URL; it is to be entered with `async with`.
 
     Of several URLs any will do; they are tried in turn. Each is that of a server, without a room;
     `wss` is TLS. `publish_timeout`: for how many seconds a publish is tried, at most 100.
@@ -213,24 +224,9 @@ class connect:  # noqa: N801 - it is used as a verb
     Raises BadUrl; entering raises Unreachable or Disconnected if no server can be had now. From
     then on the client connects again by itself.
     """
-
-    def __init__(
-        self,
-        *urls: str,
-        publish_timeout: float = 60.0,
-        on_connection: Callable[[ConnectionEvent], None] | None = None,
-    ) -> None:
-        if not urls:
-            raise TypeError("connect() needs a URL")
-        dials = [dial_to(url) for url in urls]
-        self._client = Client(dials, publish_timeout, on_connection)
-
-    async def __aenter__(self) -> Client:
-        await self._client.open()
-        return self._client
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.close()
+    if not urls:
+        raise BadUrl("Connect to what? Give the URL of a server.")
+    return Client([dial_to(url) for url in urls], publish_timeout, on_connection)
 
 
 def _start(after: MessageId | str | None, last: int | None) -> Start:

@@ -456,5 +456,6 @@ def _is_malformed(request: Request) -> bool:
 def _limit_kernel_buffer(transport: asyncio.Transport) -> None:
     """Have the kernel take little more than the network does, so that a stall shows."""
     sock = transport.get_extra_info("socket")
-    if sock is not None and _NOTSENT_LOWAT is not None:
+    is_tcp = sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}
+    if is_tcp and _NOTSENT_LOWAT is not None:
         sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, HIGH_WATER)

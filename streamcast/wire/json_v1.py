@@ -20,10 +20,10 @@ from streamcast.wire.requests import Invalid, Join, Leave, Ping, Publish, Ref, R
 
 MAX_KEY = 128
 """How many bytes a publish's `key` has at most."""
-MAX_REF = 128
-"""How many characters a `ref` has at most."""
 MAX_LAST = 10_000
 """How many messages `last` brings at most."""
+MAX_REF = 128
+"""How many characters a `ref` has at most."""
 
 
 class JsonV1:
