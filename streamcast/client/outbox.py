@@ -1,10 +1,10 @@
 """What a client publishes, until it is acknowledged or given up.
 
-The law of this file: it is pure. What is published to one room is stored in the order published,
-as far as it is stored at all. So what was not answered is sent again, with its key, in order; a
-room that refused something gets nothing more until all that is under way there was answered, then
-one message at a time until one is stored; and what can't be stored before a later one any more is
-not sent again, but told.
+The law of this file: it is pure. What is published to one room is stored in the order published, as
+long as the store refuses none of it. What was not answered is sent again, with its key, in order. A
+room that had something refused is sent nothing more until all that is under way there was answered,
+then one message at a time until one is stored; and what would come behind a later one is not sent
+again, but told.
 """
 
 import asyncio
