@@ -81,7 +81,8 @@ class Exchange:
         size = json_client.size_of(data)
         if self.max_message is not None and size > self.max_message:
             raise TooBig(f"A message has at most {self.max_message} bytes, not {size}.")
-        frame = json_client.publish(room_name(room), ref, data, key or f"{self._token}-{ref}", meta)
+        key = f"{self._token}-{ref}" if key is None else key
+        frame = json_client.publish(room_name(room), ref, data, key, meta)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[MessageId] = loop.create_future()
         deadline = loop.time() + self._publish_timeout
