@@ -7,6 +7,7 @@ won't wait.
 
 import asyncio
 import errno
+import fcntl
 import os
 import select
 import stat
@@ -131,8 +132,10 @@ class Output:
         mode = os.fstat(self._fd).st_mode
         loop = asyncio.get_running_loop()
         if stat.S_ISFIFO(mode):
-            # The end that is written to becomes ready to be read when the other is closed.
-            loop.add_reader(self._fd, self._gone)
+            # The end that is written to becomes ready to be read when the other is closed; one that
+            # is both, when there is something to read.
+            if fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+                loop.add_reader(self._fd, self._gone)
         elif stat.S_ISSOCK(mode):
             loop.add_reader(self._fd, self._peek)
 
