@@ -43,15 +43,17 @@ async def lines_of(fd: int, longest: int) -> AsyncIterator[bytes]:
 
     Raises OSError, and TooBig where a line has more than `longest` bytes.
     """
-    start = b""
+    start = bytearray()
     async for chunk in chunks_of(fd):
-        *lines, start = (start + chunk).split(b"\n")
-        for line in lines:
-            yield line
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            yield bytes(start) + end
+            start.clear()
+        start += rest
         if len(start) > longest:
             raise TooBig(f"A line has more than {longest} bytes, which no server takes.")
     if start:
-        yield start
+        yield bytes(start)
 
 
 class Output:
