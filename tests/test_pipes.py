@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import pty
+import select
 import socket
 import tty
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,14 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from streamcast.cli.pipes import FULL, Output, chunks_of, lines_of
+from streamcast.cli.pipes import FULL, Output, lines_of
 from streamcast.errors import TooBig
 
 pytestmark = pytest.mark.one_cell
 
 LONGEST = 100_000
-Ends = tuple[int, int]
-"""Where is read, and where is written."""
+Ends = Callable[[str], tuple[int, int]]
+"""Makes two ends: where is read, and where is written."""
+Open = Callable[[Path | str, int], int]
+WriteTo = Callable[[int], Output]
 SPLIT = [
     (b"", []),
     (b"\n", [b""]),
@@ -34,11 +37,11 @@ SPLIT = [
 
 
 @pytest.fixture
-def open_ends() -> Iterator[Callable[[str], Ends]]:
-    """Makes connected ends; `closed` are those that a test closed itself."""
+def open_ends() -> Iterator[Ends]:
+    """Makes connected ends; a test may close them itself."""
     with contextlib.ExitStack() as stack:
 
-        def make(kind: str) -> Ends:
+        def make(kind: str) -> tuple[int, int]:
             if kind == "pipe":
                 read, write = os.pipe()
             elif kind == "socket":
@@ -53,13 +56,26 @@ def open_ends() -> Iterator[Callable[[str], Ends]]:
         yield make
 
 
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    """Opens files, for reading or writing."""
+    with contextlib.ExitStack() as stack:
+
+        def open_file(path: Path | str, how: int) -> int:
+            fd = os.open(path, how)
+            stack.callback(close, fd)
+            return fd
+
+        yield open_file
+
+
 def close(fd: int) -> None:
     with contextlib.suppress(OSError):
         os.close(fd)
 
 
 @pytest.fixture
-async def write_to() -> AsyncIterator[Callable[[int], Output]]:
+async def write_to() -> AsyncIterator[WriteTo]:
     outputs = []
 
     def make(fd: int) -> Output:
@@ -93,7 +109,7 @@ async def read(fd: int, size: int) -> bytes:
 @pytest.mark.parametrize(("data", "expected"), SPLIT)
 @pytest.mark.parametrize("step", [1, 1000])
 async def test_lines_from_a_pipe(
-    open_ends: Callable[[str], Ends], data: bytes, expected: list[bytes], step: int
+    open_ends: Ends, data: bytes, expected: list[bytes], step: int
 ) -> None:
     source, sink = open_ends("pipe")
     reading = asyncio.create_task(lines(source))
@@ -107,34 +123,29 @@ async def test_lines_from_a_pipe(
 
 
 def has_something(fd: int) -> bool:
-    import select
-
     return bool(select.select([fd], [], [], 0)[0])
 
 
 @pytest.mark.parametrize(("data", "expected"), SPLIT)
-async def test_lines_from_a_file(tmp_path: Path, data: bytes, expected: list[bytes]) -> None:
+async def test_lines_from_a_file(
+    tmp_path: Path, opened: Open, data: bytes, expected: list[bytes]
+) -> None:
     (tmp_path / "file").write_bytes(data)
-    with (tmp_path / "file").open("rb", buffering=0) as file:
-        assert await lines(file.fileno()) == expected
+    assert await lines(opened(tmp_path / "file", os.O_RDONLY)) == expected
 
 
-async def test_lines_over_many_chunks(tmp_path: Path) -> None:
+async def test_lines_over_many_chunks(tmp_path: Path, opened: Open) -> None:
     expected = [b"%d" % number * (number % 7 * 3000) for number in range(200)]
     (tmp_path / "file").write_bytes(b"\n".join(expected))
-    with (tmp_path / "file").open("rb", buffering=0) as file:
-        assert await lines(file.fileno()) == expected
+    assert await lines(opened(tmp_path / "file", os.O_RDONLY)) == expected
 
 
-async def test_nothing_to_read() -> None:
-    with Path("/dev/null").open("rb", buffering=0) as nothing:
-        assert await lines(nothing.fileno()) == []
+async def test_nothing_to_read(opened: Open) -> None:
+    assert await lines(opened("/dev/null", os.O_RDONLY)) == []
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "terminal"])
-async def test_a_line_is_there_before_the_next_is_written(
-    open_ends: Callable[[str], Ends], kind: str
-) -> None:
+async def test_a_line_is_there_before_the_next_is_written(open_ends: Ends, kind: str) -> None:
     source, sink = open_ends(kind)
     coming = lines_of(source, LONGEST)
     for line in (b"first", b"second"):
@@ -142,7 +153,7 @@ async def test_a_line_is_there_before_the_next_is_written(
         assert await asyncio.wait_for(anext(coming), 5) == line
 
 
-async def test_waiting_for_input_holds_up_nothing(open_ends: Callable[[str], Ends]) -> None:
+async def test_waiting_for_input_holds_up_nothing(open_ends: Ends) -> None:
     source, sink = open_ends("pipe")
     reading = asyncio.create_task(lines(source))
     for _ in range(10):
@@ -164,22 +175,17 @@ async def test_a_socket_that_broke_can_not_be_read() -> None:
             await asyncio.wait_for(lines(ours.fileno()), 5)
 
 
-async def test_a_line_without_end_is_not_read_into_memory(tmp_path: Path) -> None:
+async def test_a_line_without_end_is_not_read_into_memory(tmp_path: Path, opened: Open) -> None:
     (tmp_path / "file").write_bytes(b"a\nb\n" + bytes(300_000))
-    got = []
-    with (
-        (tmp_path / "file").open("rb", buffering=0) as file,
-        pytest.raises(TooBig, match="100000 bytes"),
-    ):
-        async for line in lines_of(file.fileno(), LONGEST):
-            got.append(line)
-    assert got == [b"a", b"b"]
+    coming = lines_of(opened(tmp_path / "file", os.O_RDONLY), LONGEST)
+    assert [await anext(coming), await anext(coming)] == [b"a", b"b"]
+    with pytest.raises(TooBig, match="100000 bytes"):
+        await anext(coming)
 
 
-async def test_a_line_may_be_as_long_as_the_longest(tmp_path: Path) -> None:
+async def test_a_line_may_be_as_long_as_the_longest(tmp_path: Path, opened: Open) -> None:
     (tmp_path / "file").write_bytes(bytes(LONGEST))
-    with (tmp_path / "file").open("rb", buffering=0) as file:
-        assert await lines(file.fileno()) == [bytes(LONGEST)]
+    assert await lines(opened(tmp_path / "file", os.O_RDONLY)) == [bytes(LONGEST)]
 
 
 # Output
@@ -187,7 +193,7 @@ async def test_a_line_may_be_as_long_as_the_longest(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "terminal"])
 async def test_what_is_written_arrives_whole_and_in_order(
-    open_ends: Callable[[str], Ends], write_to: Callable[[int], Output], kind: str
+    open_ends: Ends, write_to: WriteTo, kind: str
 ) -> None:
     source, sink = open_ends(kind)
     output = write_to(sink)
@@ -200,18 +206,17 @@ async def test_what_is_written_arrives_whole_and_in_order(
     assert not output.closed.is_set()
 
 
-async def test_a_file(tmp_path: Path, write_to: Callable[[int], Output]) -> None:
-    with (tmp_path / "file").open("wb", buffering=0) as file:
-        output = write_to(file.fileno())
-        for piece in (b"a" * FULL, b"", b"b" * FULL):
-            output.write(piece)
-        await output.drained()
+async def test_a_file(tmp_path: Path, opened: Open, write_to: WriteTo) -> None:
+    output = write_to(opened(tmp_path / "file", os.O_WRONLY | os.O_CREAT))
+    for piece in (b"a" * FULL, b"", b"b" * FULL):
+        output.write(piece)
+    await output.drained()
     assert (tmp_path / "file").read_bytes() == b"a" * FULL + b"b" * FULL
 
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "terminal"])
 async def test_a_reader_who_reads_nothing_holds_up_nothing(
-    open_ends: Callable[[str], Ends], write_to: Callable[[int], Output], kind: str
+    open_ends: Ends, write_to: WriteTo, kind: str
 ) -> None:
     source, sink = open_ends(kind)
     output = write_to(sink)
@@ -228,7 +233,7 @@ async def test_a_reader_who_reads_nothing_holds_up_nothing(
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 async def test_a_reader_who_goes_is_noticed_with_nothing_to_write(
-    open_ends: Callable[[str], Ends], write_to: Callable[[int], Output], kind: str
+    open_ends: Ends, write_to: WriteTo, kind: str
 ) -> None:
     source, sink = open_ends(kind)
     output = write_to(sink)
@@ -242,7 +247,7 @@ async def test_a_reader_who_goes_is_noticed_with_nothing_to_write(
 
 @pytest.mark.parametrize("kind", ["pipe", "socket"])
 async def test_a_reader_who_goes_while_much_waits(
-    open_ends: Callable[[str], Ends], write_to: Callable[[int], Output], kind: str
+    open_ends: Ends, write_to: WriteTo, kind: str
 ) -> None:
     source, sink = open_ends(kind)
     output = write_to(sink)
@@ -257,7 +262,7 @@ async def test_a_reader_who_goes_while_much_waits(
 
 
 async def test_a_reader_who_says_something_stays_a_reader(
-    open_ends: Callable[[str], Ends], write_to: Callable[[int], Output]
+    open_ends: Ends, write_to: WriteTo
 ) -> None:
     source, sink = open_ends("socket")
     output = write_to(sink)
@@ -267,36 +272,29 @@ async def test_a_reader_who_says_something_stays_a_reader(
 
 
 async def test_a_pipe_that_is_open_for_reading_too_has_no_reader_to_lose(
-    tmp_path: Path, write_to: Callable[[int], Output]
+    tmp_path: Path, opened: Open, write_to: WriteTo
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
-    both = os.open(tmp_path / "pipe", os.O_RDWR)
-    try:
-        output = write_to(both)
-        output.write(b"a")
+    both = opened(tmp_path / "pipe", os.O_RDWR)
+    output = write_to(both)
+    for piece in (b"a", b"b"):
+        output.write(piece)
         await output.drained()
         await asyncio.sleep(0.02)
         assert not output.closed.is_set()
-        output.write(b"b")
-        await output.drained()
-        assert os.read(both, 10) == b"ab"
-    finally:
-        os.close(both)
+    assert os.read(both, 10) == b"ab"
 
 
-async def test_a_disk_that_is_full_is_an_error(write_to: Callable[[int], Output]) -> None:
-    with Path("/dev/full").open("wb", buffering=0) as full:
-        output = write_to(full.fileno())
-        output.write(b"a")
-        await output.drained()
-        assert output.closed.is_set()
-        assert output.error is not None
-        assert output.error.errno == errno.ENOSPC
+async def test_a_disk_that_is_full_is_an_error(opened: Open, write_to: WriteTo) -> None:
+    output = write_to(opened("/dev/full", os.O_WRONLY))
+    output.write(b"a")
+    await output.drained()
+    assert output.closed.is_set()
+    assert output.error is not None
+    assert output.error.errno == errno.ENOSPC
 
 
-async def test_after_the_close_nothing_is_under_way(
-    open_ends: Callable[[str], Ends], write_to: Callable[[int], Output]
-) -> None:
+async def test_after_the_close_nothing_is_under_way(open_ends: Ends, write_to: WriteTo) -> None:
     _, sink = open_ends("pipe")
     before = asyncio.all_tasks()
     output = write_to(sink)
@@ -309,7 +307,7 @@ async def test_after_the_close_nothing_is_under_way(
 
 @pytest.mark.parametrize("kind", ["pipe", "socket", "terminal"])
 async def test_descriptors_stay_as_they_are_for_those_who_share_them(
-    open_ends: Callable[[str], Ends], write_to: Callable[[int], Output], kind: str
+    open_ends: Ends, write_to: WriteTo, kind: str
 ) -> None:
     source, sink = open_ends(kind)
     coming = lines_of(source, LONGEST)
