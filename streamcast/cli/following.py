@@ -34,8 +34,8 @@ async def follow(
         await output.drained()
     finally:
         output.close()
-    if output.error is not None:
-        raise StreamcastError(f"Standard output can't be written: {output.error.strerror}.")
+    if output.fault is not None:
+        raise StreamcastError(output.fault)
 
 
 class Following:

@@ -60,9 +60,10 @@ class Output:
     """A descriptor that is written to.
 
     `closed` is set when nobody reads it any more, or, with an `error`, when it can't be written to.
+    Without `watch` that is noticed by writing only, and nothing that comes over it is taken.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, watch: bool = True) -> None:
         self.closed = asyncio.Event()
         self.error: OSError | None = None
         self._fd = fd
@@ -70,15 +71,23 @@ class Output:
         self._waiting: deque[bytes] = deque()
         self._size = 0
         self._flushing: asyncio.Task[None] | None = None
-        self._watch()
+        if watch:
+            self._watch()
 
     @classmethod
-    def standard(cls) -> Self:
+    def standard(cls, *, watch: bool = True) -> Self:
         """Return standard output. Raises StreamcastError."""
         if sys.stdout is None:
             # Then the number is somebody else's by now.
             raise StreamcastError("There is no standard output.")
-        return cls(sys.stdout.fileno())
+        return cls(sys.stdout.fileno(), watch=watch)
+
+    @property
+    def fault(self) -> str | None:
+        """What keeps it from being written to, in a sentence."""
+        if self.error is None:
+            return None
+        return f"Standard output can't be written: {self.error.strerror}."
 
     @property
     def is_full(self) -> bool:

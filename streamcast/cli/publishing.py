@@ -45,6 +45,7 @@ async def publish_all(
         async with connected(place, lambda event: None) as client:
             await Publishing(client, room, what, output, account).run(_messages(message, what))
         await output.drained()
+        account.stopped = output.fault or account.stopped
     finally:
         output.close()
         account.settle()
@@ -132,7 +133,7 @@ class Publishing:
         try:
             await asyncio.wait([publishing, closing], return_when=asyncio.FIRST_COMPLETED)
             if closing.done():
-                self._account.stopped = "Nobody reads the IDs any more."
+                self._account.stopped = self._output.fault or "Nobody reads the IDs any more."
                 publishing.cancel()
             await reporting
             if not publishing.cancelled():
