@@ -7,6 +7,7 @@ lost, nothing more is begun.
 
 import asyncio
 import os
+import sys
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -98,11 +99,11 @@ class Account:
     def summary(self) -> str:
         """Say what became of them."""
         words = []
-        if self.published != 1:
+        if self.published > 1:
             words.append(f"{self.acknowledged} of {self.published} messages were acknowledged.")
         if self._first is not None:
             number, error = self._first
-            if self.published != 1:
+            if self.published > 1:
                 words.append(f"The first that was not is number {number}.")
             # A store's errors say it themselves.
             fate = "It was not stored: " if isinstance(error, RequestError) else ""
@@ -200,6 +201,9 @@ def _object(room: str, outcome: MessageId | CodedError) -> dict[str, str | None]
 
 async def _messages(message: str | None, what: PublishSettings) -> AsyncIterator[bytes]:
     """Return what is to be published, as it comes. Raises StreamcastError."""
+    if message is None and sys.stdin is None:
+        # Then the number is somebody else's by now.
+        raise StreamcastError("There is no standard input.")
     try:
         if what.lines:
             async for line in lines_of(STDIN, LARGEST):
