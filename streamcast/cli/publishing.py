@@ -31,7 +31,7 @@ UNDER_WAY = 1000
 """How many messages are published and not acknowledged at most."""
 LARGEST = 16 * 1024 * 1024
 """Bytes; what is larger than any server takes is not read into memory."""
-STDIN = 0
+STDIN, STDOUT = 0, 1
 
 Answer = asyncio.Future[MessageId]
 
@@ -40,7 +40,7 @@ async def publish_all(
     room: str, message: str | None, what: PublishSettings, place: PlaceSettings
 ) -> None:
     """Publish, and exit with 1 if not every message was acknowledged. Raises StreamcastError."""
-    output = Output.standard()
+    output = Output.standard(watch=not (what.quiet or _is_one_socket()))
     account = Account()
     try:
         async with connected(place, lambda event: None) as client:
@@ -215,6 +215,14 @@ async def _messages(message: str | None, what: PublishSettings) -> AsyncIterator
         raise StreamcastError(f"Standard input can't be read: {error.strerror}.") from error
     for _ in range(what.count):
         yield payload
+
+
+def _is_one_socket() -> bool:
+    """Whether standard input and output are the same; then what comes over it is input."""
+    try:
+        return os.path.sameopenfile(STDIN, STDOUT)
+    except OSError:
+        return False
 
 
 async def _whole() -> bytes:
