@@ -3,7 +3,8 @@
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import typer
 
@@ -48,6 +49,8 @@ class Following:
         self._left = tail.count
         self._enough = asyncio.Event()
         self._interrupted = False
+        # How many rooms are not joined yet, or wait until the output takes more.
+        self._holds = 0
         self._last = asyncio.get_running_loop().time()
 
     async def run(self, client: Client, rooms: Sequence[str]) -> None:
@@ -67,7 +70,10 @@ class Following:
     async def _follow(self, client: Client, room: str) -> None:
         tail, output = self._tail, self._output
         after = "0" if tail.all else tail.after
-        async for item in client.subscribe(room, after=after, last=tail.last):
+        subscription = client.subscribe(room, after=after, last=tail.last)
+        with self._held_up():
+            await subscription.wait_joined()
+        async for item in subscription:
             if self._enough.is_set():
                 break
             output.write(self._show(item))
@@ -75,8 +81,19 @@ class Following:
                 self._count()
             else:
                 typer.echo(told(item), err=True)
+            self._last = asyncio.get_running_loop().time()
             if output.is_full:
-                await output.drained()
+                with self._held_up():
+                    await output.drained()
+
+    @contextmanager
+    def _held_up(self) -> Iterator[None]:
+        """Let the time until nothing came begin anew afterwards."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
             self._last = asyncio.get_running_loop().time()
 
     def _count(self) -> None:
@@ -97,7 +114,7 @@ class Following:
     @property
     def _is_held_up(self) -> bool:
         """Whether there may be messages that could not come."""
-        return self._interrupted or self._output.is_full
+        return self._interrupted or self._holds > 0
 
     def on_connection(self, event: ConnectionEvent) -> None:
         """Tell of connections that are lost and come again, once each."""
