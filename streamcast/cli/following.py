@@ -6,8 +6,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import typer
-
 from streamcast.cli.pipes import Output
 from streamcast.cli.place import connected
 from streamcast.cli.show import (
@@ -16,6 +14,7 @@ from streamcast.cli.show import (
     as_payload,
     as_safe_payload,
     for_people,
+    tell,
     told,
 )
 from streamcast.client import Client, Connected, ConnectionEvent, Interrupted, Message
@@ -80,7 +79,7 @@ class Following:
             if isinstance(item, Message):
                 self._count()
             else:
-                typer.echo(told(item), err=True)
+                tell(told(item))
             self._last = asyncio.get_running_loop().time()
             if output.is_full:
                 with self._held_up():
@@ -121,11 +120,11 @@ class Following:
         self._last = asyncio.get_running_loop().time()
         if isinstance(event, Interrupted) and not self._interrupted:
             self._interrupted = True
-            typer.echo(f"Interrupted: {event.url}: {event.reason} Connecting again …", err=True)
+            tell(f"Interrupted: {event.url}: {event.reason} Connecting again …")
         elif isinstance(event, Connected):
             self._interrupted = False
             if event.again:
-                typer.echo(f"Connected again to {event.url}.", err=True)
+                tell(f"Connected again to {event.url}.")
 
 
 def _choose(rooms: Sequence[str], show: ShowSettings) -> Show:

@@ -15,7 +15,7 @@ import typer
 
 from streamcast.cli.pipes import Output, chunks_of, lines_of
 from streamcast.cli.place import connected
-from streamcast.cli.show import line_of, stamp
+from streamcast.cli.show import line_of, stamp, tell
 from streamcast.client import Client, MessageId
 from streamcast.config import PlaceSettings, PublishSettings
 from streamcast.errors import (
@@ -51,7 +51,7 @@ async def publish_all(
         output.close()
         account.settle()
         if not account.is_whole:
-            typer.echo(account.summary(), err=True)
+            tell(account.summary())
     if not account.is_whole:
         raise typer.Exit(1)
 

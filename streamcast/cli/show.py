@@ -67,6 +67,11 @@ def told(item: Gap | Skipped) -> str:
     return f"{item.room}: messages between {item.after} and {item.earliest} may be missing."
 
 
+def tell(text: str) -> None:
+    """Say something to people, on stderr; a part of it may be in a server's words."""
+    typer.echo(printable(text), err=True)
+
+
 def line_of(members: Mapping[str, Any]) -> bytes:
     """Return an object as a line of JSON, which may go to a terminal too."""
     text = json.dumps(members, ensure_ascii=False)
