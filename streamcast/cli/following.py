@@ -120,7 +120,8 @@ class Following:
         self._last = asyncio.get_running_loop().time()
         if isinstance(event, Interrupted) and not self._interrupted:
             self._interrupted = True
-            tell(f"Interrupted: {event.url}: {event.reason} Connecting again …")
+            reason = event.reason.rstrip(".")
+            tell(f"Interrupted: {event.url}: {reason}. Connecting again …")
         elif isinstance(event, Connected):
             self._interrupted = False
             if event.again:
