@@ -94,9 +94,8 @@ def here() -> str:
 
 def test_standard_input_may_be_closed(any_server: Server, any_store: Store, room: str) -> None:
     variables = {"STREAMCAST_URL": any_server.url}
-    for options in ("", "--lines"):
-        ended = in_bash(f"$STREAMCAST publish {room} {options} <&-", **variables)
-        assert failed(ended) == "There is no standard input."
+    ended = in_bash(f"$STREAMCAST publish {room} --lines <&-", **variables)
+    assert failed(ended) == "There is no standard input."
     published(in_bash(f"$STREAMCAST publish {room} hello <&-", **variables), 1)
     assert texts(any_store, room) == [b"hello"]
 
@@ -116,25 +115,15 @@ def test_more_than_a_server_takes(publish: Finish, any_store: Store, room: str) 
     assert texts(any_store, room) == []
 
 
-def test_what_is_not_utf_8(publish: Finish, any_store: Store, room: str) -> None:
-    told = failed(publish(input=b"\xff\x00"))
-    assert "not stored" in told
-    assert "--binary" in told
-    published(publish("--binary", input=b"\xff\x00"), 1)
-    assert stored(any_store, room) == [("binary", b"\xff\x00")]
+def test_binary_may_be_anything(publish: Finish, any_store: Store, room: str) -> None:
+    published(publish("--lines", "--binary", input=b"\xff\x00\nhello"), 2)
+    assert stored(any_store, room) == [("binary", b"\xff\x00"), ("binary", b"hello")]
 
 
 def test_an_argument_that_is_not_utf_8(any_server: Server, any_store: Store, room: str) -> None:
     script = f"$STREAMCAST publish {room} --binary $'\\xff'"
     published(in_bash(script, STREAMCAST_URL=any_server.url), 1)
     assert stored(any_store, room) == [("binary", b"\xff")]
-
-
-def test_binary_is_stored_as_such_even_if_it_is_text(
-    publish: Finish, any_store: Store, room: str
-) -> None:
-    published(publish("hello", "--binary"), 1)
-    assert stored(any_store, room) == [("binary", b"hello")]
 
 
 # Lines
@@ -186,12 +175,6 @@ def test_a_line_without_an_end_is_not_waited_for(
     assert texts(any_store, room) == [b"a"]
 
 
-def test_a_thousand_under_way_stay_in_order(publish: Finish, any_store: Store, room: str) -> None:
-    lines = [b"%d" % number for number in range(3000)]
-    published(publish("--lines", input=b"\n".join(lines)), len(lines))
-    assert texts(any_store, room) == lines
-
-
 # What is printed
 
 
@@ -206,13 +189,13 @@ def test_an_object_a_message(publish: Finish, room: str) -> None:
     assert second["type"] == "error"
     assert second["room"] == room
     assert second["code"] == "bad_request"
-    assert "UTF-8" in second["message"]
+    assert "--binary" in second["message"]
 
 
 def test_quiet(publish: Finish, any_store: Store, room: str) -> None:
-    ended = publish("--lines", "--quiet", input=b"a\nb\n")
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
-    assert "not stored" in failed(publish("--quiet", input=b"\xff"))
+    ended = publish("--lines", "--quiet", input=b"a\n\xff\nb\n")
+    assert "number 2. It was not stored" in failed(ended)
+    assert ended.stdout == b""
     assert texts(any_store, room) == [b"a", b"b"]
 
 
@@ -275,24 +258,11 @@ def test_one_socket_for_input_and_output(any_server: Server, any_store: Store, r
 
 
 def test_count(publish: Finish, any_store: Store, room: str) -> None:
-    published(publish("hello", "--count", "3", "--interval", "1ms"), 3)
-    published(publish("--count", "2", input=b"in"), 2)
-    assert texts(any_store, room) == [b"hello"] * 3 + [b"in"] * 2
+    published(publish("--count", "3", "--interval", "1ms", input=b"hello"), 3)
+    assert texts(any_store, room) == [b"hello"] * 3
 
 
 def test_the_interval_lies_between_messages(
-    any_server: Server, any_store: Store, room: str
-) -> None:
-    options = ["hello", "--count", "2", "--interval", "1h", "--url", any_server.url]
-    with Command("publish", room, *options) as command:
-        command.line()
-        command.interrupt()
-        assert command.ended() == 130
-        assert command.rest() == b""
-    assert texts(any_store, room) == [b"hello"]
-
-
-def test_the_interval_lies_between_lines_too(
     any_server: Server, any_store: Store, room: str
 ) -> None:
     options = ["--lines", "--interval", "1h", "--url", any_server.url]
@@ -307,8 +277,7 @@ def test_the_interval_lies_between_lines_too(
 def test_a_key_is_stored_once_and_has_one_id(publish: Finish, any_store: Store, room: str) -> None:
     first = published(publish("hello", "--key", "k"), 1)
     assert published(publish("again", "--key", "k"), 1) == first
-    assert published(publish("other", "--key", "l"), 1) != first
-    assert texts(any_store, room) == [b"hello", b"other"]
+    assert texts(any_store, room) == [b"hello"]
 
 
 # Wrong usage
@@ -345,16 +314,11 @@ def test_wrong_usage(arguments: list[str]) -> None:
     assert "Traceback" not in ended.output
 
 
-@pytest.mark.parametrize(
-    "place",
-    [["--redis", "http://127.0.0.1"], ["--redis", "redis://127.0.0.1:1", "--prefix", "{x}"]],
-    ids=" ".join,
-)
-def test_wrong_usage_that_only_a_store_knows(place: list[str]) -> None:
-    ended = finish("publish", "a", "x", *place)
+def test_wrong_usage_that_only_a_store_knows() -> None:
+    ended = finish("publish", "a", "x", "--redis", "redis://127.0.0.1:1", "--prefix", "{x}")
     assert ended.returncode == 2
     assert ended.stdout == b""
-    assert place[-2] in ended.stderr.decode()
+    assert b"--prefix" in ended.stderr
 
 
 # Where the rooms are
@@ -369,8 +333,6 @@ def test_a_server_that_is_not_there() -> None:
 def test_a_redis_that_is_not_there() -> None:
     told = failed(finish("publish", "a", "x", "--redis", "redis://127.0.0.1:1"))
     assert told.startswith("Redis at 127.0.0.1:1 can't be reached")
-    told = failed(finish("publish", "a", "x", "--redis", "unix:///nowhere"))
-    assert told.startswith("Redis at /nowhere can't be reached")
 
 
 def test_the_variable_may_name_several_servers(
@@ -383,44 +345,32 @@ def test_the_variable_may_name_several_servers(
     assert texts(any_store, room) == [b"hello"]
 
 
-def test_the_flag_goes_before_the_variable(any_server: Server, room: str) -> None:
-    given = ["--url", DEAD, "--url", any_server.url]
-    published(finish("publish", room, "hello", *given, STREAMCAST_URL="ws://127.0.0.1:2"), 1)
-
-
-def test_straight_to_a_store_nothing_is_trimmed_and_nothing_expires(
-    any_store: Store, room: str
-) -> None:
+def test_straight_to_a_store_nothing_is_trimmed(any_store: Store, room: str) -> None:
+    """A time to live that there is stays."""
+    any_store.client.xadd(f"streamcast:{room}", {"message": "old"})
+    any_store.client.expire(f"streamcast:{room}", 5000)
     lines = [b"%d" % number for number in range(2000)]
     options = ["--lines", "--redis", any_store.url]
     published(finish("publish", room, *options, input=b"\n".join(lines)), len(lines))
-    assert texts(any_store, room) == lines
-    assert any_store.client.ttl(f"streamcast:{room}") == -1
+    assert texts(any_store, room) == [b"old", *lines]
+    assert 0 < any_store.client.ttl(f"streamcast:{room}") <= 5000
 
 
-def test_straight_to_a_store_a_time_to_live_is_left_as_it_is(any_store: Store, room: str) -> None:
-    key = f"streamcast:{room}"
-    any_store.client.xadd(key, {"message": "old"})
-    any_store.client.expire(key, 5000)
-    published(finish("publish", room, "new", "--redis", any_store.url), 1)
-    assert 0 < any_store.client.ttl(key) <= 5000
-
-
-@pytest.mark.parametrize("prefix", ["", "mine:"])
-def test_straight_to_a_store_the_prefix_may_be_another(
-    any_store: Store, room: str, prefix: str
-) -> None:
-    published(finish("publish", room, "hello", "--redis", any_store.url, "--prefix", prefix), 1)
-    assert texts(any_store, room, prefix) == [b"hello"]
+def test_straight_to_a_store_the_prefix_may_be_another(any_store: Store, room: str) -> None:
+    """What is new does not expire."""
+    published(finish("publish", room, "hello", "--redis", any_store.url, "--prefix", ""), 1)
+    assert texts(any_store, room, "") == [b"hello"]
+    assert any_store.client.ttl(room) == -1
     assert not any_store.client.exists(f"streamcast:{room}")
 
 
 def test_straight_to_a_store_the_largest_message_may_be_another(
     any_store: Store, room: str
 ) -> None:
-    options = ["--redis", any_store.url, "--max-message", "3B"]
-    published(finish("publish", room, "abc", *options), 1)
-    assert "at most 3 bytes" in failed(finish("publish", room, "abcd", *options))
+    options = ["--lines", "--redis", any_store.url, "--max-message", "3B"]
+    told = failed(finish("publish", room, *options, input=b"abc\nabcd\n"))
+    assert told.startswith("1 of 2 messages were acknowledged.")
+    assert "at most 3 bytes" in told
 
 
 def test_a_key_that_is_no_stream(publish: Finish, any_store: Store, room: str) -> None:
