@@ -345,22 +345,29 @@ def test_the_variable_may_name_several_servers(
     assert texts(any_store, room) == [b"hello"]
 
 
-def test_straight_to_a_store_nothing_is_trimmed(any_store: Store, room: str) -> None:
-    """A time to live that there is stays."""
-    any_store.client.xadd(f"streamcast:{room}", {"message": "old"})
-    any_store.client.expire(f"streamcast:{room}", 5000)
-    lines = [b"%d" % number for number in range(2000)]
+def test_straight_to_a_store_nothing_is_trimmed_and_nothing_expires(
+    any_store: Store, room: str
+) -> None:
+    key = f"streamcast:{room}"
+    old = [b"old %d" % number for number in range(1500)]
+    pipeline = any_store.client.pipeline()
+    for number, payload in enumerate(old, 1):
+        pipeline.xadd(key, {"message": payload}, id=f"{number}-0")
+    pipeline.execute()
+    new = [b"%d" % number for number in range(300)]
     options = ["--lines", "--redis", any_store.url]
-    published(finish("publish", room, *options, input=b"\n".join(lines)), len(lines))
-    assert texts(any_store, room) == [b"old", *lines]
-    assert 0 < any_store.client.ttl(f"streamcast:{room}") <= 5000
+    published(finish("publish", room, *options, input=b"\n".join(new)), len(new))
+    assert texts(any_store, room) == old + new
+    assert any_store.client.ttl(key) == -1
 
 
 def test_straight_to_a_store_the_prefix_may_be_another(any_store: Store, room: str) -> None:
-    """What is new does not expire."""
-    published(finish("publish", room, "hello", "--redis", any_store.url, "--prefix", ""), 1)
-    assert texts(any_store, room, "") == [b"hello"]
-    assert any_store.client.ttl(room) == -1
+    """And a time to live that there is stays."""
+    any_store.client.xadd(f"mine:{room}", {"message": "old"})
+    any_store.client.expire(f"mine:{room}", 100)
+    published(finish("publish", room, "new", "--redis", any_store.url, "--prefix", "mine:"), 1)
+    assert texts(any_store, room, "mine:") == [b"old", b"new"]
+    assert 0 < any_store.client.ttl(f"mine:{room}") <= 100
     assert not any_store.client.exists(f"streamcast:{room}")
 
 
