@@ -35,5 +35,8 @@ def main() -> None:
     try:
         app(prog_name="streamcast")
     except StreamcastError as error:
-        typer.echo(str(error), err=True)
+        # What only one who failed needs is not loaded for --help.
+        from streamcast.cli.show import tell
+
+        tell(str(error))
         sys.exit(CAN_NOT_START if isinstance(error, StartError) else FAILED)

@@ -3,9 +3,8 @@
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
-
-import typer
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from streamcast.cli.pipes import Output
 from streamcast.cli.place import connected
@@ -15,6 +14,7 @@ from streamcast.cli.show import (
     as_payload,
     as_safe_payload,
     for_people,
+    tell,
     told,
 )
 from streamcast.client import Client, Connected, ConnectionEvent, Interrupted, Message
@@ -34,8 +34,8 @@ async def follow(
         await output.drained()
     finally:
         output.close()
-    if output.error is not None:
-        raise StreamcastError(f"Standard output can't be written: {output.error.strerror}.")
+    if output.fault is not None:
+        raise StreamcastError(output.fault)
 
 
 class Following:
@@ -48,6 +48,8 @@ class Following:
         self._left = tail.count
         self._enough = asyncio.Event()
         self._interrupted = False
+        # How many rooms are not joined yet, or wait until the output takes more.
+        self._holds = 0
         self._last = asyncio.get_running_loop().time()
 
     async def run(self, client: Client, rooms: Sequence[str]) -> None:
@@ -67,16 +69,30 @@ class Following:
     async def _follow(self, client: Client, room: str) -> None:
         tail, output = self._tail, self._output
         after = "0" if tail.all else tail.after
-        async for item in client.subscribe(room, after=after, last=tail.last):
+        subscription = client.subscribe(room, after=after, last=tail.last)
+        with self._held_up():
+            await subscription.wait_joined()
+        async for item in subscription:
             if self._enough.is_set():
                 break
             output.write(self._show(item))
             if isinstance(item, Message):
                 self._count()
             else:
-                typer.echo(told(item), err=True)
+                tell(told(item))
+            self._last = asyncio.get_running_loop().time()
             if output.is_full:
-                await output.drained()
+                with self._held_up():
+                    await output.drained()
+
+    @contextmanager
+    def _held_up(self) -> Iterator[None]:
+        """Let the time until nothing came begin anew afterwards."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
             self._last = asyncio.get_running_loop().time()
 
     def _count(self) -> None:
@@ -97,18 +113,19 @@ class Following:
     @property
     def _is_held_up(self) -> bool:
         """Whether there may be messages that could not come."""
-        return self._interrupted or self._output.is_full
+        return self._interrupted or self._holds > 0
 
     def on_connection(self, event: ConnectionEvent) -> None:
         """Tell of connections that are lost and come again, once each."""
         self._last = asyncio.get_running_loop().time()
         if isinstance(event, Interrupted) and not self._interrupted:
             self._interrupted = True
-            typer.echo(f"Interrupted: {event.url}: {event.reason} Connecting again …", err=True)
+            reason = event.reason.rstrip(".")
+            tell(f"Interrupted: {event.url}: {reason}. Connecting again …")
         elif isinstance(event, Connected):
             self._interrupted = False
             if event.again:
-                typer.echo(f"Connected again to {event.url}.", err=True)
+                tell(f"Connected again to {event.url}.")
 
 
 def _choose(rooms: Sequence[str], show: ShowSettings) -> Show:

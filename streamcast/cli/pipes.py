@@ -7,6 +7,7 @@ won't wait.
 
 import asyncio
 import errno
+import fcntl
 import os
 import select
 import stat
@@ -42,24 +43,27 @@ async def lines_of(fd: int, longest: int) -> AsyncIterator[bytes]:
 
     Raises OSError, and TooBig where a line has more than `longest` bytes.
     """
-    start = b""
+    start = bytearray()
     async for chunk in chunks_of(fd):
-        *lines, start = (start + chunk).split(b"\n")
-        for line in lines:
-            yield line
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:
+            yield bytes(start) + end
+            start.clear()
+        start += rest
         if len(start) > longest:
             raise TooBig(f"A line has more than {longest} bytes, which no server takes.")
     if start:
-        yield start
+        yield bytes(start)
 
 
 class Output:
     """A descriptor that is written to.
 
     `closed` is set when nobody reads it any more, or, with an `error`, when it can't be written to.
+    Without `watch` that is noticed by writing only, and nothing that comes over it is taken.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, *, watch: bool = True) -> None:
         self.closed = asyncio.Event()
         self.error: OSError | None = None
         self._fd = fd
@@ -67,15 +71,23 @@ class Output:
         self._waiting: deque[bytes] = deque()
         self._size = 0
         self._flushing: asyncio.Task[None] | None = None
-        self._watch()
+        if watch:
+            self._watch()
 
     @classmethod
-    def standard(cls) -> Self:
+    def standard(cls, *, watch: bool = True) -> Self:
         """Return standard output. Raises StreamcastError."""
         if sys.stdout is None:
             # Then the number is somebody else's by now.
             raise StreamcastError("There is no standard output.")
-        return cls(sys.stdout.fileno())
+        return cls(sys.stdout.fileno(), watch=watch)
+
+    @property
+    def fault(self) -> str | None:
+        """What keeps it from being written to, in a sentence."""
+        if self.error is None:
+            return None
+        return f"Standard output can't be written: {self.error.strerror}."
 
     @property
     def is_full(self) -> bool:
@@ -131,8 +143,10 @@ class Output:
         mode = os.fstat(self._fd).st_mode
         loop = asyncio.get_running_loop()
         if stat.S_ISFIFO(mode):
-            # The end that is written to becomes ready to be read when the other is closed.
-            loop.add_reader(self._fd, self._gone)
+            # The end that is written to becomes ready to be read when the other is closed; one that
+            # is both, when there is something to read.
+            if fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+                loop.add_reader(self._fd, self._gone)
         elif stat.S_ISSOCK(mode):
             loop.add_reader(self._fd, self._peek)
 

@@ -15,7 +15,7 @@ Room = Annotated[
 Text = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MESSAGE]", help="The message; without it, standard input is.", show_default=False
+        metavar="MESSAGE", help="The message; without it, standard input is.", show_default=False
     ),
 ]
 

@@ -7,6 +7,7 @@ lost, nothing more is begun.
 
 import asyncio
 import os
+import sys
 from collections import deque
 from collections.abc import AsyncIterator
 
@@ -14,7 +15,7 @@ import typer
 
 from streamcast.cli.pipes import Output, chunks_of, lines_of
 from streamcast.cli.place import connected
-from streamcast.cli.show import line_of, stamp
+from streamcast.cli.show import line_of, stamp, tell
 from streamcast.client import Client, MessageId
 from streamcast.config import PlaceSettings, PublishSettings
 from streamcast.errors import (
@@ -30,7 +31,7 @@ UNDER_WAY = 1000
 """How many messages are published and not acknowledged at most."""
 LARGEST = 16 * 1024 * 1024
 """Bytes; what is larger than any server takes is not read into memory."""
-STDIN = 0
+STDIN, STDOUT = 0, 1
 
 Answer = asyncio.Future[MessageId]
 
@@ -39,17 +40,18 @@ async def publish_all(
     room: str, message: str | None, what: PublishSettings, place: PlaceSettings
 ) -> None:
     """Publish, and exit with 1 if not every message was acknowledged. Raises StreamcastError."""
-    output = Output.standard()
+    output = Output.standard(watch=not (what.quiet or _is_one_socket()))
     account = Account()
     try:
         async with connected(place, lambda event: None) as client:
             await Publishing(client, room, what, output, account).run(_messages(message, what))
         await output.drained()
+        account.stopped = output.fault or account.stopped
     finally:
         output.close()
         account.settle()
         if not account.is_whole:
-            typer.echo(account.summary(), err=True)
+            tell(account.summary())
     if not account.is_whole:
         raise typer.Exit(1)
 
@@ -97,11 +99,11 @@ class Account:
     def summary(self) -> str:
         """Say what became of them."""
         words = []
-        if self.published != 1:
+        if self.published > 1:
             words.append(f"{self.acknowledged} of {self.published} messages were acknowledged.")
         if self._first is not None:
             number, error = self._first
-            if self.published != 1:
+            if self.published > 1:
                 words.append(f"The first that was not is number {number}.")
             # A store's errors say it themselves.
             fate = "It was not stored: " if isinstance(error, RequestError) else ""
@@ -132,7 +134,7 @@ class Publishing:
         try:
             await asyncio.wait([publishing, closing], return_when=asyncio.FIRST_COMPLETED)
             if closing.done():
-                self._account.stopped = "Nobody reads the IDs any more."
+                self._account.stopped = self._output.fault or "Nobody reads the IDs any more."
                 publishing.cancel()
             await reporting
             if not publishing.cancelled():
@@ -199,6 +201,9 @@ def _object(room: str, outcome: MessageId | CodedError) -> dict[str, str | None]
 
 async def _messages(message: str | None, what: PublishSettings) -> AsyncIterator[bytes]:
     """Return what is to be published, as it comes. Raises StreamcastError."""
+    if message is None and sys.stdin is None:
+        # Then the number is somebody else's by now.
+        raise StreamcastError("There is no standard input.")
     try:
         if what.lines:
             async for line in lines_of(STDIN, LARGEST):
@@ -210,6 +215,14 @@ async def _messages(message: str | None, what: PublishSettings) -> AsyncIterator
         raise StreamcastError(f"Standard input can't be read: {error.strerror}.") from error
     for _ in range(what.count):
         yield payload
+
+
+def _is_one_socket() -> bool:
+    """Whether standard input and output are the same; then what comes over it is input."""
+    try:
+        return os.path.sameopenfile(STDIN, STDOUT)
+    except OSError:
+        return False
 
 
 async def _whole() -> bytes:

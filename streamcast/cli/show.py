@@ -67,9 +67,16 @@ def told(item: Gap | Skipped) -> str:
     return f"{item.room}: messages between {item.after} and {item.earliest} may be missing."
 
 
+def tell(text: str) -> None:
+    """Say something to people, on stderr; a part of it may be in a server's words."""
+    typer.echo(printable(text), err=True)
+
+
 def line_of(members: Mapping[str, Any]) -> bytes:
-    """Return an object as a line of JSON."""
-    return json.dumps(members, ensure_ascii=False).encode() + b"\n"
+    """Return an object as a line of JSON, which may go to a terminal too."""
+    text = json.dumps(members, ensure_ascii=False)
+    # Controls are in strings alone, and may be written there so (RFC 8259 section 7).
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode() + b"\n"
 
 
 def stamp(id: MessageId) -> str | None:
@@ -81,7 +88,12 @@ def stamp(id: MessageId) -> str | None:
 def clock(id: MessageId) -> str:
     """Return the local time in an ID as people read it; the ID where it is no time."""
     time = time_of(id)
-    return str(id) if time is None else time.astimezone().strftime("%H:%M:%S")
+    if time is None:
+        return str(id)
+    try:
+        return time.astimezone().strftime("%H:%M:%S")
+    except (ValueError, OverflowError):
+        return str(id)  # the calendar ends in between
 
 
 def printable(data: str | bytes) -> str:

@@ -95,6 +95,8 @@ def last(text: str) -> int:
     """Read how many of the newest messages are asked for. Raises ValueError."""
     from streamcast.wire.json_v1 import count_of_last
 
+    if not re.fullmatch(r"[0-9]+", text):
+        raise ValueError(f"{text!r} is not a number of messages.")
     try:
         return count_of_last(int(text))
     except BadRequest as error:
