@@ -188,11 +188,10 @@ class PlaceSettings:
         "put white space between them.",
         unit="url",
     )
-    redis: str = _setting(
-        "",
-        "The Redis or Valkey that holds the rooms, to go straight there: redis://, rediss:// or "
-        "unix://, with user, password and database.",
-        shown="none: through a server",
+    redis: str | None = _setting(
+        None,
+        "The Redis or Valkey that holds the rooms, to go straight there and to no server: "
+        "redis://, rediss:// or unix://, with user, password and database.",
         variable=False,
     )
     prefix: str = _setting(
@@ -254,6 +253,7 @@ class TailSettings:
         None,
         "End when no message came for so long.",
         unit="duration",
+        at_least=0.1,
         shown="",
         variable=False,
     )

@@ -18,6 +18,8 @@ StreamcastError
 Every StoreError and RequestError has a `code`, the word that a client is told.
 """
 
+import os
+
 
 class StreamcastError(Exception):
     """The root of everything that streamcast raises on purpose."""
@@ -100,6 +102,13 @@ class Disconnected(StreamcastError):
 
 class Unreachable(Disconnected):
     """No server answered, or none would do just now: trying again may help."""
+
+
+def reason_of(error: OSError) -> str:
+    """Say in a few words what the system said; asyncio puts the address in front of it."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 def from_code(code: str, message: str) -> CodedError:

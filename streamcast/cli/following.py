@@ -3,8 +3,9 @@
 import asyncio
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from streamcast.cli.pipes import Output
 from streamcast.cli.place import connected
@@ -17,9 +18,12 @@ from streamcast.cli.show import (
     tell,
     told,
 )
-from streamcast.client import Client, Connected, ConnectionEvent, Interrupted, Message
+from streamcast.client import Message, Subscription
 from streamcast.config import PlaceSettings, ShowSettings, TailSettings
 from streamcast.errors import StreamcastError
+
+TICK = 0.05
+"""Seconds between two looks at whether messages can come."""
 
 
 async def follow(
@@ -27,10 +31,11 @@ async def follow(
 ) -> None:
     """Print what rooms bring until that is to end. Raises StreamcastError."""
     output = Output.standard()
-    following = Following(tail, _choose(rooms, show), output)
     try:
-        async with connected(place, following.on_connection) as client:
-            await following.run(client, rooms)
+        async with connected(place) as client:
+            after = "0" if tail.all else tail.after
+            subscriptions = [client.subscribe(room, after=after, last=tail.last) for room in rooms]
+            await Following(subscriptions, tail, _choose(rooms, show), output).run()
         await output.drained()
     finally:
         output.close()
@@ -41,21 +46,26 @@ async def follow(
 class Following:
     """Follows rooms until enough came, nothing came for long enough, or nobody reads it."""
 
-    def __init__(self, tail: TailSettings, show: Show, output: Output) -> None:
-        self._tail = tail
+    def __init__(
+        self, subscriptions: Sequence[Subscription], tail: TailSettings, show: Show, output: Output
+    ) -> None:
+        self._subscriptions = subscriptions
         self._show = show
         self._output = output
         self._left = tail.count
+        self._wait = tail.wait
         self._enough = asyncio.Event()
-        self._interrupted = False
-        # How many rooms are not joined yet, or wait until the output takes more.
-        self._holds = 0
-        self._last = asyncio.get_running_loop().time()
+        self._last = time.monotonic()
 
-    async def run(self, client: Client, rooms: Sequence[str]) -> None:
+    async def run(self) -> None:
         """Follow. Raises StreamcastError."""
-        work = [self._follow(client, room) for room in rooms]
-        ends = [self._enough.wait(), self._output.closed.wait(), self._wait_quiet()]
+        work = [self._follow(each) for each in self._subscriptions]
+        ends: list[Coroutine[Any, Any, object]] = [
+            self._enough.wait(),
+            self._output.closed.wait(),
+        ]
+        if self._wait is not None:
+            ends.append(self._wait_quiet(self._wait))
         tasks = [asyncio.ensure_future(each) for each in (*work, *ends)]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -66,34 +76,18 @@ class Following:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _follow(self, client: Client, room: str) -> None:
-        tail, output = self._tail, self._output
-        after = "0" if tail.all else tail.after
-        subscription = client.subscribe(room, after=after, last=tail.last)
-        with self._held_up():
-            await subscription.wait_joined()
+    async def _follow(self, subscription: Subscription) -> None:
         async for item in subscription:
             if self._enough.is_set():
                 break
-            output.write(self._show(item))
+            self._output.write(self._show(item))
             if isinstance(item, Message):
                 self._count()
             else:
                 tell(told(item))
-            self._last = asyncio.get_running_loop().time()
-            if output.is_full:
-                with self._held_up():
-                    await output.drained()
-
-    @contextmanager
-    def _held_up(self) -> Iterator[None]:
-        """Let the time until nothing came begin anew afterwards."""
-        self._holds += 1
-        try:
-            yield
-        finally:
-            self._holds -= 1
-            self._last = asyncio.get_running_loop().time()
+            self._last = time.monotonic()
+            if self._output.is_full:
+                await self._output.drained()
 
     def _count(self) -> None:
         if self._left is not None:
@@ -101,31 +95,18 @@ class Following:
             if self._left == 0:
                 self._enough.set()
 
-    async def _wait_quiet(self) -> None:
-        """Wait until nothing came for as long as was asked for."""
-        loop = asyncio.get_running_loop()
-        if self._tail.wait is None:
-            await loop.create_future()
-            return
-        while (left := self._last + self._tail.wait - loop.time()) > 0 or self._is_held_up:
-            await asyncio.sleep(max(left, 0.05))
+    async def _wait_quiet(self, wait: float) -> None:
+        """Wait until nothing came for so long, though it could have come."""
+        while time.monotonic() < self._last + wait:
+            await asyncio.sleep(TICK)
+            if self._is_held_up:
+                self._last = time.monotonic()
 
     @property
     def _is_held_up(self) -> bool:
         """Whether there may be messages that could not come."""
-        return self._interrupted or self._holds > 0
-
-    def on_connection(self, event: ConnectionEvent) -> None:
-        """Tell of connections that are lost and come again, once each."""
-        self._last = asyncio.get_running_loop().time()
-        if isinstance(event, Interrupted) and not self._interrupted:
-            self._interrupted = True
-            reason = event.reason.rstrip(".")
-            tell(f"Interrupted: {event.url}: {reason}. Connecting again …")
-        elif isinstance(event, Connected):
-            self._interrupted = False
-            if event.again:
-                tell(f"Connected again to {event.url}.")
+        all_joined = all(each.is_joined for each in self._subscriptions)
+        return not (all_joined and self._output.is_idle)
 
 
 def _choose(rooms: Sequence[str], show: ShowSettings) -> Show:

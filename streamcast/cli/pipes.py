@@ -94,6 +94,11 @@ class Output:
         """Whether so much waits to be written that `drained` is to be awaited."""
         return self._size > FULL
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be written."""
+        return self._flushing is None
+
     def write(self, data: bytes) -> None:
         """Write soon."""
         if self.closed.is_set():

@@ -43,7 +43,7 @@ async def publish_all(
     output = Output.standard(watch=not (what.quiet or _is_one_socket()))
     account = Account()
     try:
-        async with connected(place, lambda event: None) as client:
+        async with connected(place) as client:
             await Publishing(client, room, what, output, account).run(_messages(message, what))
         await output.drained()
         account.stopped = output.fault or account.stopped

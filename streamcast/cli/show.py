@@ -50,8 +50,8 @@ def for_people(rooms: Sequence[str], *, colours: bool) -> Show:
             return b""
         time, room = clock(item.id), f"{item.room:<{width}}"
         if colours:
-            # Neither takes a colour of its own that a light or a dark ground could swallow.
-            time, room = typer.style(time, dim=True), typer.style(room, bold=True)
+            # Of the standard colours magenta alone is well seen on light and on dark ground.
+            time, room = typer.style(time, dim=True), typer.style(room, fg="magenta")
         return f"{time}  {room}  {printable(item.data)}\n".encode()
 
     return show

@@ -4,7 +4,6 @@ The law of this file: what websockets and the network raise ends here, as our ow
 whether to try again.
 """
 
-import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from websockets.http11 import Response
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from streamcast.errors import BadUrl, Disconnected, Unreachable
+from streamcast.errors import BadUrl, Disconnected, Unreachable, reason_of
 from streamcast.wire import JsonV1
 
 PATH = "/rooms"
@@ -84,7 +83,7 @@ async def dial(uri: str, shown: str, **how: Any) -> ClientConnection:
     except TimeoutError as error:
         raise Unreachable(f"{shown} does not answer.") from error
     except OSError as error:
-        raise Unreachable(f"{shown} can't be reached: {_reason(error)}.") from error
+        raise Unreachable(f"{shown} can't be reached: {reason_of(error)}.") from error
     if connection.subprotocol is None:
         connection.transport.abort()
         raise Disconnected(f"What answers at {shown} does not speak {JsonV1.name}.")
@@ -99,10 +98,3 @@ def _refused(shown: str, response: Response) -> Disconnected:
         words.append(response.body[:200].decode(errors="replace").splitlines()[0])
     kind = Unreachable if status in TRY_AGAIN else Disconnected
     return kind(": ".join(words).rstrip(".") + ".", status)
-
-
-def _reason(error: OSError) -> str:
-    """Say in a few words what the system said; asyncio puts the address in front of it."""
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return error.strerror or str(error)

@@ -154,7 +154,7 @@ class Exchange:
         """Take in that there will be none any more; None: because its user closed the client."""
         if self._ended is not None:
             return
-        self._ended = why or Disconnected("The client is closed.")
+        self._ended = why or Disconnected("the client was closed.")
         for timer in (self._trying_again, self._expiring):
             if timer is not None:
                 timer.cancel()

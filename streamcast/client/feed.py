@@ -131,6 +131,11 @@ class Feed:
 
     # For the consumer
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether what is published now comes at once."""
+        return self.state is State.IN
+
     def next(self) -> Item | None:
         """Return the next item, if there is one."""
         if not self._items:

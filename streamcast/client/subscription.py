@@ -30,6 +30,11 @@ class Subscription:
         """What to give as `after` to go on from here another time; None: not joined yet."""
         return self._position or self._feed.head
 
+    @property
+    def is_joined(self) -> bool:
+        """Whether what is published now comes at once: not while the client connects again."""
+        return self._feed.is_joined
+
     def __aiter__(self) -> Self:
         return self
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import hiredis
 
-from streamcast.errors import StoreError, Unavailable
+from streamcast.errors import StoreError, Unavailable, reason_of
 from streamcast.streams.endpoint import Endpoint
 from streamcast.streams.lane import Lane
 
@@ -51,8 +51,7 @@ async def open_lane(
     except TimeoutError:
         raise Unavailable(f"Redis at {endpoint} does not answer.") from None
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise Unavailable(f"Redis at {endpoint} can't be reached: {reason}.") from error
+        raise Unavailable(f"Redis at {endpoint} can't be reached: {reason_of(error)}.") from error
     except hiredis.ReplyError as error:
         raise _explained(endpoint, str(error)) from None
     if not lane.is_open:
