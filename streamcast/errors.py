@@ -19,6 +19,7 @@ Every StoreError and RequestError has a `code`, the word that a client is told.
 """
 
 import os
+import re
 
 
 class StreamcastError(Exception):
@@ -105,10 +106,12 @@ class Unreachable(Disconnected):
 
 
 def reason_of(error: OSError) -> str:
-    """Say in a few words what the system said; asyncio puts the address in front of it."""
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return error.strerror or str(error)
+    """Say in a few words what the system said; asyncio says the address instead, or several."""
+    said = error.strerror or str(error)
+    if "Connect call failed" not in said:
+        return said
+    number = error.errno or int(re.findall(r"\[Errno (\d+)\]", said)[0])
+    return os.strerror(number)
 
 
 def from_code(code: str, message: str) -> CodedError:
