@@ -23,6 +23,20 @@ class Follow(StrEnum):
     BLOCK = "block"
 
 
+class Profile(StrEnum):
+    """What a load looks like."""
+
+    BROADCAST = "broadcast"
+    LIVE = "live"
+
+
+class Speech(StrEnum):
+    """The dialect that a load speaks."""
+
+    JSON = "json"
+    PLAIN = "plain"
+
+
 class LogLevel(StrEnum):
     """The least important events that are logged."""
 
@@ -270,4 +284,85 @@ class ShowSettings:
         False,
         "The payload and nothing else, as without a terminal.",
         variable=False,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """The load."""
+
+    profile: Profile = _setting(
+        Profile.BROADCAST,
+        "broadcast: one room, in which --subscribers listen. live: --rooms with --players each, "
+        "who all publish and hear each other.",
+        variable=False,
+    )
+    subscribers: int = _setting(100, "With broadcast: how many listen.", at_least=1, variable=False)
+    publishers: int = _setting(
+        1, "With broadcast: how many publish, in turn.", at_least=1, variable=False
+    )
+    rooms: int = _setting(200, "With live: how many rooms.", at_least=1, variable=False)
+    players: int = _setting(5, "With live: how many in each.", at_least=1, variable=False)
+    rate: float | None = _setting(
+        None,
+        "How many messages a second: with broadcast in all, with live of each player.",
+        at_least=0.001,
+        shown="100; with live 1",
+        variable=False,
+    )
+    size: int = _setting(100, "The size of a message.", unit="size", at_least=48, variable=False)
+    duration: float = _setting(
+        10.0, "How long to measure.", unit="duration", at_least=0.1, variable=False
+    )
+    warmup: float = _setting(
+        1.0, "How long to publish before that.", unit="duration", variable=False
+    )
+    dialect: Speech = _setting(Speech.JSON, "What to speak.", variable=False)
+    load_processes: int = _setting(
+        1, "How many processes share the load.", at_least=1, at_most=64, variable=False
+    )
+
+    @property
+    def published(self) -> float:
+        """How many messages a second, as `rate` counts them."""
+        if self.rate is not None:
+            return self.rate
+        return 100.0 if self.profile == Profile.BROADCAST else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSettings:
+    """The server."""
+
+    url: str | None = _setting(
+        None,
+        "A server that runs already, ws://.",
+        unit="address",
+        shown="one of the bench's own",
+        variable=False,
+    )
+    redis: str | None = _setting(
+        None,
+        "The Redis or Valkey for the bench's own server.",
+        shown="an embedded Valkey",
+        variable=False,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSettings:
+    """The report."""
+
+    json: str | None = _setting(
+        None, "A file for everything, as JSON; - is standard output.", unit="file", variable=False
+    )
+    fail_if: tuple[str, ...] = _setting(
+        (),
+        "A bound, such as p99>50ms, lost>0 or deliveries_per_s<10000: where it is so, the exit "
+        "code is 99. Repeat it for more.",
+        unit="limit",
+        variable=False,
+    )
+    allow_loss: bool = _setting(
+        False, "Do not fail where messages were lost, doubled or swapped.", variable=False
     )

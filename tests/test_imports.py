@@ -16,6 +16,7 @@ FLOORS = [
     ["follower"],
     ["relay"],
     ["server"],
+    ["bench"],
     ["cli"],
     ["__main__"],
 ]

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from streamcast.cli.bench import bench
 from streamcast.cli.options import version_option
 from streamcast.cli.publish import publish
 from streamcast.cli.serve import serve
@@ -21,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-for command in (serve, publish, tail):
+for command in (serve, publish, tail, bench):
     app.command()(command)
 
 

@@ -40,6 +40,9 @@ _PARSERS: Mapping[str, tuple[Callable[[str], Any], Callable[[Any], Any]]] = {
     "url": (units.url, list[str]),
     "id": (units.after, str),
     "n": (units.last, str),
+    "address": (units.address, str),
+    "file": (str, str),
+    "limit": (units.limit, list[str]),
 }
 
 

@@ -103,6 +103,25 @@ def last(text: str) -> int:
         raise ValueError(str(error)) from error
 
 
+def address(text: str) -> str:
+    """Return `text` if it is a URL that a load can go to. Raises ValueError."""
+    from streamcast.bench.target import address_of
+
+    try:
+        address_of(text)
+    except BadUrl as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+def limit(text: str) -> str:
+    """Return `text` if it is a bound of a report. Raises ValueError."""
+    from streamcast.bench.limits import Limit
+
+    Limit.parse(text)
+    return text
+
+
 def show_size(amount: int) -> str:
     """Write a size as `size` reads it."""
     for name, factor in reversed(_SIZES.items()):

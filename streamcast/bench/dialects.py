@@ -1,0 +1,118 @@
+"""How a load speaks to a server; each server that is compared with ours has one.
+
+The law of this file: it is pure.
+"""
+
+import base64
+import json
+from enum import Enum
+from typing import Protocol
+from urllib.parse import quote
+
+from streamcast.bench.frames import BINARY, TEXT, client_frame
+from streamcast.wire import JsonV1
+
+
+class Said(Enum):
+    """What a frame that is no message says."""
+
+    JOINED = "joined"
+    ACKED = "acked"
+    REFUSED = "refused"
+    NOTHING = "nothing"
+
+
+class Dialect(Protocol):
+    """One way to speak over a WebSocket."""
+
+    subprotocol: str | None
+    joins: bool
+    """Whether the server says when a subscriber is in its room; else a message has to show it."""
+
+    def path(self, room: str, *, listens: bool) -> str:
+        """Return the path to connect to."""
+
+    def join(self, room: str) -> bytes:
+        """Return what to send to be in a room; nothing, if the path says it."""
+
+    def publish(self, room: str, payload: bytes) -> bytes:
+        """Return the frame that publishes."""
+
+    def payload(self, opcode: int, data: bytes) -> bytes | None:
+        """Return the payload in a frame; None where it is no message."""
+
+    def said(self, opcode: int, data: bytes) -> Said:
+        """Return what another frame says."""
+
+
+class PlainDialect:
+    """A message is a frame. A publisher hears its room too."""
+
+    subprotocol: str | None = None
+    joins: bool = False
+
+    def path(self, room: str, *, listens: bool) -> str:
+        """The room is in the path."""
+        return f"/rooms/{quote(room)}"
+
+    def join(self, room: str) -> bytes:
+        """Nothing."""
+        return b""
+
+    def publish(self, room: str, payload: bytes) -> bytes:
+        """Return the payload in a frame."""
+        return client_frame(TEXT, payload)
+
+    def payload(self, opcode: int, data: bytes) -> bytes | None:
+        """Every frame with data is a message."""
+        return data if opcode in {TEXT, BINARY} else None
+
+    def said(self, opcode: int, data: bytes) -> Said:
+        """Nothing."""
+        return Said.NOTHING
+
+
+class JsonDialect:
+    """`streamcast.v1`."""
+
+    subprotocol: str | None = JsonV1.name
+    joins: bool = True
+
+    def path(self, room: str, *, listens: bool) -> str:
+        """No room: it is joined."""
+        return "/rooms"
+
+    def join(self, room: str) -> bytes:
+        """Return a join."""
+        return _object(type="join", room=room)
+
+    def publish(self, room: str, payload: bytes) -> bytes:
+        """Return a publish."""
+        return _object(type="publish", room=room, data=payload.decode())
+
+    def payload(self, opcode: int, data: bytes) -> bytes | None:
+        """Return a message's data."""
+        if opcode != TEXT or not data.startswith(b'{"type":"message"'):
+            return None
+        told = json.loads(data)
+        if told.get("encoding") == "base64":
+            return base64.b64decode(told["data"])
+        text: str = told["data"]
+        return text.encode()
+
+    def said(self, opcode: int, data: bytes) -> Said:
+        """Read what a server tells beside messages."""
+        if opcode != TEXT:
+            return Said.NOTHING
+        return _SAID.get(json.loads(data).get("type"), Said.NOTHING)
+
+
+_SAID = {"joined": Said.JOINED, "ack": Said.ACKED, "error": Said.REFUSED}
+
+
+def _object(**members: str) -> bytes:
+    return client_frame(TEXT, json.dumps(members, separators=(",", ":")).encode())
+
+
+DIALECTS: dict[str, Dialect] = {"json": JsonDialect(), "plain": PlainDialect()}
+"""By the name that `--dialect` gives them."""

@@ -1,0 +1,61 @@
+"""WebSocket frames as a load needs them: cheap, for a client, without extensions.
+
+The law of this file: it is pure, and takes only what a server may send to a client that offered no
+extensions (RFC 6455 section 5.2); anything else raises ValueError.
+"""
+
+from struct import Struct
+from typing import NamedTuple
+
+TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+_MEDIUM = Struct("!H")
+_LONG = Struct("!Q")
+_ONE_MASK = bytes(4)
+
+
+class Frame(NamedTuple):
+    """A frame; `end` is where the next one begins."""
+
+    opcode: int
+    data: bytes
+    end: int
+
+
+def next_frame(data: bytes | bytearray, start: int) -> Frame | None:
+    """Read the frame that begins at `start`; None if it has not come whole. Raises ValueError."""
+    if len(data) < start + 2:
+        return None
+    head, length = data[start], data[start + 1]
+    if head & 0xF0 != 0x80 or length & 0x80:
+        raise ValueError("not a whole, plain, unmasked frame")
+    at = start + 2
+    if length == 126:
+        if len(data) < at + 2:
+            return None
+        length = _MEDIUM.unpack_from(data, at)[0]
+        at += 2
+    elif length == 127:
+        if len(data) < at + 8:
+            return None
+        length = _LONG.unpack_from(data, at)[0]
+        at += 8
+    end = at + length
+    if len(data) < end:
+        return None
+    return Frame(head & 0x0F, bytes(data[at:end]), end)
+
+
+def client_frame(opcode: int, data: bytes) -> bytes:
+    """Return a frame of a client.
+
+    Its mask is zero: the load is not to be spent on masking, and no proxy is to be protected from
+    itself here (RFC 6455 section 10.3).
+    """
+    length = len(data)
+    if length < 126:
+        head = bytes((0x80 | opcode, 0x80 | length))
+    elif length < 65536:
+        head = bytes((0x80 | opcode, 0x80 | 126)) + _MEDIUM.pack(length)
+    else:
+        head = bytes((0x80 | opcode, 0x80 | 127)) + _LONG.pack(length)
+    return head + _ONE_MASK + data

@@ -1,0 +1,381 @@
+"""A process of the load: it publishes what is due, and notes what comes and when.
+
+The law of this file: while it measures it does nothing else. Whether all came, and how late, is
+judged afterwards; what a publisher could not send in time is sent late, and its lateness counts.
+"""
+
+import gc
+import heapq
+import resource
+import selectors
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from math import ceil
+from multiprocessing.connection import Connection as Pipe
+
+from streamcast.bench.dialects import DIALECTS, Dialect, Said
+from streamcast.bench.frames import CLOSE, PING, PONG, client_frame, next_frame
+from streamcast.bench.histogram import Histogram
+from streamcast.bench.plan import Member, Plan
+from streamcast.bench.reception import Faults, Judgement, Receiver, Stream, judge
+from streamcast.bench.schedule import payload
+from streamcast.bench.sockets import Connection, open_all
+from streamcast.errors import StreamcastError, Unreachable
+
+LONGEST_WAIT = 0.05
+"""Seconds until it looks again what it is told to do."""
+TELL_EVERY = 0.25
+"""Seconds between two reports of how far it is."""
+SIGN_EVERY = 5.0
+"""Seconds between two signs of life of a connection."""
+JOIN_PATIENCE = 20.0
+SAMPLED = 20
+"""Of how many listeners it is told how late their newest messages were."""
+READY = b"ready?"
+"""What is published to see whether a room is heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a process is: messages sent, and received by all its members.
+
+    `published`: how many by each publisher. `recent`: how late the newest were that a few members
+    got. `done`: there is nothing more to publish.
+    """
+
+    received: int
+    published: Mapping[int, int]
+    recent: Histogram
+    done: bool
+
+
+@dataclass(slots=True)
+class Result:
+    """What a process found out.
+
+    `latencies`: by the second in which the message was due. `last`: of each message, how many of
+    this process' members got it, and when the last did, after it was due. `worst`: the p99 of the
+    member that had the worst.
+    """
+
+    faults: Faults = field(default_factory=Faults)
+    latencies: dict[int, Histogram] = field(default_factory=dict)
+    last: dict[tuple[int, int], tuple[int, float]] = field(default_factory=dict)
+    worst: float = 0.0
+    acked: int = 0
+    refused: int = 0
+    disconnected: int = 0
+    cpu: float = 0.0
+    wall: float = 0.0
+
+
+def run(pipe: Pipe, plan: Plan, members: tuple[Member, ...]) -> None:
+    """Be a process of the load; the other end of the pipe leads it.
+
+    It says None when all members are in their rooms, and is told when the load begins. From then on
+    it tells its Progress, until it is told what was published by all; then it says its Result. What
+    it can't do it says as a StreamcastError.
+    """
+    # Ctrl-C is for the one who leads, and who wants a report.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    load = Load(plan, members)
+    try:
+        load.open()
+        pipe.send(None)
+        begin = pipe.recv()
+        # A collection would be somebody's latency.
+        gc.disable()
+        published = load.measure(begin, pipe)
+        gc.enable()
+        pipe.send(load.judge(begin, published))
+    except StreamcastError as error:
+        pipe.send(error)
+    except (EOFError, BrokenPipeError):
+        pass  # nobody leads any more
+    finally:
+        load.close()
+
+
+class Peer:
+    """A member's connection. `sent`: how many of its messages were."""
+
+    __slots__ = ("connection", "is_in", "is_open", "member", "receiver", "rest", "sent")
+
+    def __init__(self, member: Member, connection: Connection) -> None:
+        self.member = member
+        self.connection = connection
+        self.receiver: Receiver | None = None
+        self.rest = bytearray(connection.begun)
+        self.is_in = not member.listens
+        self.is_open = True
+        self.sent = 0
+
+
+class Load:
+    """The members that one process plays."""
+
+    def __init__(self, plan: Plan, members: Sequence[Member]) -> None:
+        self._plan = plan
+        self._members = members
+        self._dialect: Dialect = DIALECTS[plan.dialect]
+        self._peers: list[Peer] = []
+        self._selector = selectors.DefaultSelector()
+        self._result = Result()
+        self._told = 0
+
+    def close(self) -> None:
+        """Cut all connections."""
+        for peer in self._peers:
+            peer.connection.close()
+        self._selector.close()
+
+    # Opening
+
+    def open(self) -> None:
+        """Connect, and wait until every listener is in its room. Raises Unreachable."""
+        dialect = self._dialect
+        paths = [dialect.path(each.room, listens=each.listens) for each in self._members]
+        connections = open_all(self._plan.address, paths, dialect.subprotocol)
+        for member, connection in zip(self._members, connections, strict=True):
+            peer = Peer(member, connection)
+            self._peers.append(peer)
+            self._selector.register(connection.sock, selectors.EVENT_READ, peer)
+            if member.listens:
+                connection.send(dialect.join(member.room))
+        self._wait_until_in()
+
+    def _wait_until_in(self) -> None:
+        end = time.monotonic() + JOIN_PATIENCE
+        ask_at = 0.0
+        while missing := [peer for peer in self._peers if not peer.is_in]:
+            now = time.monotonic()
+            if now > end:
+                raise Unreachable(f"{len(missing)} subscribers did not get into their rooms.")
+            if not self._dialect.joins and now > ask_at:
+                # Only a message shows that a room is heard.
+                for peer in {each.member.room: each for each in missing}.values():
+                    peer.connection.send(self._dialect.publish(peer.member.room, READY))
+                ask_at = now + 1.0
+            for key, _ in self._selector.select(LONGEST_WAIT):
+                self._hear_before(key.data)
+
+    def _hear_before(self, peer: Peer) -> None:
+        """Take in what comes before the load begins."""
+        data = peer.connection.receive()
+        if data == b"":
+            raise Unreachable("The server closed a connection before the load began.")
+        peer.rest += data or b""
+        at = 0
+        while (frame := next_frame(peer.rest, at)) is not None:
+            at = frame.end
+            if self._payload(frame.opcode, frame.data) is None:
+                self._other(peer, frame.opcode, frame.data)
+        del peer.rest[:at]
+
+    def _payload(self, opcode: int, data: bytes) -> bytes | None:
+        found = self._dialect.payload(opcode, data)
+        return None if found == READY else found
+
+    def _other(self, peer: Peer, opcode: int, data: bytes) -> None:
+        """Take in a frame that is no message of the load."""
+        if opcode == PING:
+            peer.connection.send(client_frame(PONG, data))
+        elif opcode == CLOSE:
+            self._lost(peer)
+        elif self._dialect.payload(opcode, data) == READY:
+            peer.is_in = True
+        else:
+            said = self._dialect.said(opcode, data)
+            peer.is_in |= said is Said.JOINED
+            self._result.acked += said is Said.ACKED
+            self._result.refused += said is Said.REFUSED
+
+    def _lost(self, peer: Peer) -> None:
+        if peer.is_open:
+            peer.is_open = False
+            self._result.disconnected += 1
+            self._selector.unregister(peer.connection.sock)
+
+    # Measuring
+
+    def measure(self, begin: float, pipe: Pipe) -> Mapping[int, int]:
+        """Publish and receive until told what was published by all; returns that.
+
+        `begin`: monotonic time, in seconds, from which everything is due.
+        """
+        self._make_receivers()
+        due = [
+            (begin + peer.member.schedule.due(0), number)
+            for number, peer in enumerate(self._peers)
+            if peer.member.schedule is not None and peer.member.schedule.count
+        ]
+        heapq.heapify(due)
+        tell_at = sign_at = time.monotonic()
+        used, began = _cpu(), time.monotonic()
+        while not pipe.poll():
+            now = time.monotonic()
+            if now >= tell_at:
+                tell_at = now + TELL_EVERY
+                pipe.send(self._progress(begin, done=not due))
+            if now >= sign_at:
+                sign_at = now + SIGN_EVERY
+                self._give_signs()
+            self._publish(due, begin, now)
+            wait = min(tell_at, due[0][0] if due else tell_at) - time.monotonic()
+            self._serve(max(0.0, min(wait, LONGEST_WAIT)))
+        self._result.cpu, self._result.wall = _cpu() - used, time.monotonic() - began
+        published: Mapping[int, int] = pipe.recv()
+        return published
+
+    def _make_receivers(self) -> None:
+        """Have the first mere listener of each room lead those that only compare."""
+        streams: dict[str, Stream] = {}
+        for peer in self._peers:
+            member = peer.member
+            if not member.listens:
+                continue
+            mere = member.schedule is None
+            leads = mere and member.room not in streams
+            stream = streams.setdefault(member.room, Stream()) if mere else Stream()
+            peer.receiver = Receiver(
+                stream,
+                self._payload,
+                self._plan.size,
+                partial(self._other, peer),
+                compares=mere and not leads and not peer.rest,
+            )
+            if peer.rest:
+                peer.receiver.receive(time.monotonic(), bytes(peer.rest))
+
+    def _publish(self, due: list[tuple[float, int]], begin: float, now: float) -> None:
+        """Send all that is due."""
+        while due and due[0][0] <= now:
+            _, number = due[0]
+            peer = self._peers[number]
+            schedule = peer.member.schedule
+            assert schedule is not None
+            if not peer.is_open:
+                heapq.heappop(due)
+                continue
+            frame = self._dialect.publish(
+                peer.member.room, payload(schedule.mark(peer.sent), self._plan.size)
+            )
+            peer.sent += 1
+            if peer.sent < schedule.count:
+                heapq.heapreplace(due, (begin + schedule.due(peer.sent), number))
+            else:
+                heapq.heappop(due)
+            self._send(peer, frame)
+
+    def _send(self, peer: Peer, data: bytes) -> None:
+        try:
+            peer.connection.send(data)
+        except OSError:
+            self._lost(peer)
+            return
+        if peer.connection.is_behind:
+            both = selectors.EVENT_READ | selectors.EVENT_WRITE
+            self._selector.modify(peer.connection.sock, both, peer)
+
+    def _give_signs(self) -> None:
+        for peer in self._peers:
+            if peer.is_open and not peer.connection.is_behind:
+                with suppress(OSError):
+                    peer.connection.give_sign()
+
+    def _serve(self, wait: float) -> None:
+        """Receive what came, and send what waited."""
+        for key, events in self._selector.select(wait):
+            peer: Peer = key.data
+            try:
+                if events & selectors.EVENT_WRITE:
+                    peer.connection.flush()
+                    if not peer.connection.is_behind:
+                        self._selector.modify(peer.connection.sock, selectors.EVENT_READ, peer)
+                data = peer.connection.receive() if events & selectors.EVENT_READ else None
+            except OSError:
+                data = b""
+            if data:
+                self._receive(peer, data)
+            elif data is not None:
+                self._lost(peer)
+
+    def _receive(self, peer: Peer, data: bytes) -> None:
+        if peer.receiver is not None:
+            peer.receiver.receive(time.monotonic(), data)
+        elif self._dialect.joins:
+            peer.rest += data
+            at = 0
+            while (frame := next_frame(peer.rest, at)) is not None:
+                at = frame.end
+                self._other(peer, frame.opcode, frame.data)
+            del peer.rest[:at]
+
+    def _progress(self, begin: float, *, done: bool) -> Progress:
+        receivers = [peer.receiver for peer in self._peers if peer.receiver is not None]
+        for receiver in receivers:
+            receiver.catch_up()
+        received = sum(receiver.received for receiver in receivers)
+        published = {
+            peer.member.schedule.publisher: peer.sent
+            for peer in self._peers
+            if peer.member.schedule is not None
+        }
+        return Progress(received, published, self._recent(begin), done)
+
+    def _recent(self, begin: float) -> Histogram:
+        """Return how late the newest messages of a few listeners were."""
+        recent = Histogram()
+        listeners = (peer.receiver for peer in self._peers if peer.receiver is not None)
+        for receiver in islice(listeners, SAMPLED):
+            for now, mark in receiver.newest():
+                recent.add(now - begin - mark.due / 1e6)
+        return recent
+
+    # Judging
+
+    def judge(self, begin: float, published: Mapping[int, int]) -> Result:
+        """Return what came of what was published, and how late it was."""
+        publishers = self._plan.publishers
+        result = self._result
+        for peer in self._peers:
+            if peer.receiver is None:
+                continue
+            peer.receiver.give_up_comparing()
+            room = publishers.get(peer.member.room, [])
+            index = {publisher: number for number, publisher in enumerate(room)}
+            judgement = judge(
+                peer.receiver.arrivals(), [published[each] for each in room], index, begin
+            )
+            judgement.faults.unknown += peer.receiver.unknown
+            self._count(judgement)
+        return result
+
+    def _count(self, judgement: Judgement) -> None:
+        """Add one member's; what was due while the server warmed up is not measured."""
+        result, warm = self._result, self._plan.warmup
+        result.faults.add(judgement.faults)
+        measured = []
+        for mark, latency in judgement.latencies:
+            due = mark.due / 1e6
+            if due < warm:
+                continue
+            measured.append(latency)
+            second = int(due)
+            result.latencies.setdefault(second, Histogram()).add(latency)
+            key = (mark.publisher, mark.number)
+            count, last = result.last.get(key, (0, 0.0))
+            result.last[key] = (count + 1, max(last, latency))
+        if measured:
+            measured.sort()
+            result.worst = max(result.worst, measured[ceil(len(measured) * 0.99) - 1])
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime

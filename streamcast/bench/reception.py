@@ -1,0 +1,217 @@
+"""What the connections of a load received: when each message came, and what never did.
+
+The law of this file: it is pure, bytes in with the time at which they came. The first subscriber of
+a room takes every frame apart; the others compare bytes with what it got, and take theirs apart
+only from where they differ. No message is believed to have come that was not there.
+"""
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from streamcast.bench.frames import next_frame
+from streamcast.bench.schedule import Mark, mark_of
+
+Payload = Callable[[int, bytes], bytes | None]
+"""Returns the payload in a frame (opcode, data) of a message of a room; None in any other."""
+
+
+class Stream:
+    """The messages of a room as its first subscriber got them.
+
+    `data`: its bytes from the first message on. `ends`: where each message's frame ends in them.
+    """
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.ends = array("Q", [0])
+        self.marks: list[Mark] = []
+
+
+@dataclass(slots=True)
+class Faults:
+    """What was wrong with what a connection received."""
+
+    lost: int = 0
+    duplicate: int = 0
+    out_of_order: int = 0
+    unknown: int = 0
+    """Messages that nobody published so."""
+
+    def add(self, other: "Faults") -> None:
+        """Add another connection's."""
+        self.lost += other.lost
+        self.duplicate += other.duplicate
+        self.out_of_order += other.out_of_order
+        self.unknown += other.unknown
+
+
+class Receiver:
+    """One connection that receives a room's messages.
+
+    `size`: bytes of a payload. `compares`: another one leads, and fills the `stream`. `other` is
+    given those frames that are no messages (opcode, data).
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        payload: Payload,
+        size: int,
+        other: Callable[[int, bytes], None],
+        *,
+        compares: bool,
+    ) -> None:
+        self._stream = stream
+        self._other = other
+        self._payload = payload
+        self._size = size
+        self._leads = not compares
+        # As long as it only compares: how far it is, and what came before the first one got it.
+        self._compares = compares
+        self._at = 0
+        self._ahead: list[tuple[float, bytes]] = []
+        self._times = array("d")
+        self._ends = array("Q")
+        # From where it takes frames apart.
+        self._rest = bytearray()
+        self._marks: list[tuple[float, Mark]] = []
+        self.unknown = 0
+        self._told = 0
+
+    @property
+    def received(self) -> int:
+        """How many messages came."""
+        compared = bisect_right(self._stream.ends, self._at) - 1 if self._at else 0
+        return compared + len(self._marks)
+
+    def receive(self, now: float, data: bytes) -> None:
+        """Take in bytes that came at `now`, in seconds."""
+        if not self._compares:
+            self._take_apart(now, data)
+        elif self._ahead:
+            self._ahead.append((now, data))
+            self.catch_up()
+        else:
+            self._compare(now, data)
+
+    def catch_up(self) -> None:
+        """Compare what had come before the first subscriber got it."""
+        ahead, self._ahead = self._ahead, []
+        for number, (now, data) in enumerate(ahead, 1):
+            if not self._compares:
+                self._take_apart(now, data)
+                continue
+            self._compare(now, data)
+            if self._ahead:
+                self._ahead += ahead[number:]
+                break
+
+    def _compare(self, now: float, data: bytes) -> None:
+        stream = self._stream.data
+        if stream.startswith(data, self._at):
+            self._at += len(data)
+            self._times.append(now)
+            self._ends.append(self._at)
+        elif len(stream) < self._at + len(data) and data.startswith(stream[self._at :]):
+            self._ahead.append((now, data))
+        else:
+            self._part(now, data)
+
+    def _part(self, now: float, data: bytes) -> None:
+        """Take apart from here: from the frame that this one is in."""
+        stream = self._stream
+        begun = stream.ends[bisect_right(stream.ends, self._at) - 1]
+        self._compares = False
+        self._take_apart(now, bytes(stream.data[begun : self._at]) + data)
+
+    def give_up_comparing(self) -> None:
+        """Take apart what waits for the first subscriber, who may never get it."""
+        ahead, self._ahead = self._ahead, []
+        for now, data in ahead:
+            if self._compares:
+                self._part(now, data)
+            else:
+                self._take_apart(now, data)
+
+    def _take_apart(self, now: float, data: bytes) -> None:
+        rest = self._rest
+        rest += data
+        at = 0
+        while (frame := next_frame(rest, at)) is not None:
+            payload = self._payload(frame.opcode, frame.data)
+            if payload is not None:
+                self._take(now, payload, bytes(rest[at : frame.end]))
+            else:
+                self._other(frame.opcode, frame.data)
+            at = frame.end
+        del rest[:at]
+
+    def _take(self, now: float, payload: bytes, frame: bytes) -> None:
+        mark = mark_of(payload, self._size)
+        if mark is None:
+            self.unknown += 1
+            return
+        self._marks.append((now, mark))
+        if self._leads:
+            stream = self._stream
+            stream.data += frame
+            stream.ends.append(len(stream.data))
+            stream.marks.append(mark)
+
+    def newest(self) -> list[tuple[float, Mark]]:
+        """Return what came since this was asked for before, unless it only compares."""
+        told, self._told = self._told, len(self._marks)
+        return self._marks[told:]
+
+    def arrivals(self) -> Iterator[tuple[float, Mark]]:
+        """Return the messages that came, in order, each with its time."""
+        stream = self._stream
+        index = 0
+        for now, end in zip(self._times, self._ends, strict=True):
+            there = bisect_right(stream.ends, end, lo=index) - 1
+            for mark in stream.marks[index:there]:
+                yield now, mark
+            index = there
+        yield from self._marks
+
+
+@dataclass(slots=True)
+class Judgement:
+    """What one connection got of what was published.
+
+    `latencies`: of each message that came, the seconds since it was due.
+    """
+
+    faults: Faults = field(default_factory=Faults)
+    latencies: list[tuple[Mark, float]] = field(default_factory=list)
+
+
+def judge(
+    arrivals: Iterable[tuple[float, Mark]],
+    published: Sequence[int],
+    index_of: Mapping[int, int],
+    begin: float,
+) -> Judgement:
+    """Compare what came with what was published: how many by each of the room's publishers.
+
+    `index_of`: which of them a publisher is. `begin`: the time, in seconds, that dues count from.
+    """
+    judgement = Judgement()
+    faults = judgement.faults
+    seen: list[set[int]] = [set() for _ in published]
+    newest = [-1] * len(published)
+    for now, mark in arrivals:
+        which = index_of.get(mark.publisher)
+        if which is None or mark.number >= published[which]:
+            faults.unknown += 1
+        elif mark.number in seen[which]:
+            faults.duplicate += 1
+        else:
+            seen[which].add(mark.number)
+            faults.out_of_order += mark.number < newest[which]
+            newest[which] = max(newest[which], mark.number)
+            judgement.latencies.append((mark, now - begin - mark.due / 1e6))
+    faults.lost = sum(published) - sum(map(len, seen))
+    return judgement

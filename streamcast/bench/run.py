@@ -1,0 +1,187 @@
+"""Leads the processes of a load: begins them together, and ends them when all has come."""
+
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection as Pipe
+from multiprocessing.connection import wait
+from typing import Protocol
+
+from streamcast.bench import load
+from streamcast.bench.load import Progress, Result
+from streamcast.bench.plan import Plan
+from streamcast.errors import StreamcastError
+
+START_IN = 0.3
+"""Seconds from when all are ready until the load begins: they hear of it before."""
+QUIET = 2.0
+"""Seconds without a message after which what has not come yet is lost."""
+LATEST = 30.0
+"""Seconds after the last message was published when the load ends in any case."""
+
+
+class Watcher(Protocol):
+    """One who looks on."""
+
+    def begin(self) -> None:
+        """Take in that all are connected, and the load begins now."""
+
+    def progress(self, seconds: float, progress: Sequence[Progress]) -> None:
+        """Take in how far each process is, after so many seconds."""
+
+    def end(self) -> None:
+        """Take in that nothing more comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a load found out, all processes together.
+
+    `opened`: seconds that opening all connections took. `seconds`: how long was measured.
+    `published` and `received`: how many messages in all, the warm-up too.
+    """
+
+    plan: Plan
+    opened: float
+    seconds: float
+    results: Sequence[Result]
+    published: int
+    received: int
+    interrupted: bool
+
+
+def measure(plan: Plan, processes: int, watcher: Watcher) -> Measured:
+    """Run a load to its end; Ctrl-C is one too. Raises StreamcastError."""
+    began = time.monotonic()
+    with _processes(plan, processes) as pipes:
+        for pipe in pipes:
+            _hear(pipe)
+        opened = time.monotonic() - began
+        watcher.begin()
+        begin = time.monotonic() + START_IN
+        _tell_all(pipes, begin)
+        leader = _Leader(plan, pipes, begin, watcher)
+        interrupted = leader.wait_until_all_came()
+        watcher.end()
+        ran = min(plan.duration, time.monotonic() - begin)
+        published = leader.published
+        _tell_all(pipes, published)
+        results = [leader.result_of(pipe) for pipe in pipes]
+    measured = max(0.0, ran - plan.warmup)
+    return Measured(
+        plan=plan,
+        opened=opened,
+        seconds=measured,
+        results=results,
+        published=sum(published.values()),
+        received=leader.received,
+        interrupted=interrupted,
+    )
+
+
+@contextmanager
+def _processes(plan: Plan, count: int) -> Iterator[list[Pipe]]:
+    """Start the processes; what is sent to them and what they say goes through pipes."""
+    context = multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        pipes = []
+        for members in plan.shares(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=load.run, args=(theirs, plan, members), daemon=True)
+            process.start()
+            theirs.close()
+            # In this order: one that finds nobody at its pipe ends.
+            stack.callback(process.join)
+            stack.callback(ours.close)
+            pipes.append(ours)
+        yield pipes
+
+
+class _Leader:
+    """Knows how far each process is."""
+
+    def __init__(self, plan: Plan, pipes: Sequence[Pipe], begin: float, watcher: Watcher) -> None:
+        self._pipes = pipes
+        self._begin = begin
+        self._watcher = watcher
+        self._end = begin + plan.duration
+        self._listeners = plan.listeners
+        self._publishers = plan.publishers
+        self._progress: dict[int, Progress] = {}
+
+    @property
+    def published(self) -> dict[int, int]:
+        """How many messages each publisher sent, as far as is known."""
+        found: dict[int, int] = {}
+        for progress in self._progress.values():
+            found.update(progress.published)
+        return found
+
+    @property
+    def received(self) -> int:
+        """How many messages came, as far as is known."""
+        return sum(progress.received for progress in self._progress.values())
+
+    def wait_until_all_came(self) -> bool:
+        """Wait until all that was published has come, or does not come; True if interrupted."""
+        received, since = 0, time.monotonic()
+        try:
+            while True:
+                for pipe in wait(self._pipes, timeout=1.0):
+                    assert isinstance(pipe, Pipe)
+                    self._hear_from(pipe)
+                now = time.monotonic()
+                self._watcher.progress(now - self._begin, list(self._progress.values()))
+                before, received = received, self.received
+                if received != before:
+                    since = now
+                if self._all_published and (
+                    received >= self._expected
+                    or now > max(since, self._end) + QUIET
+                    or now > self._end + LATEST
+                ):
+                    return False
+        except KeyboardInterrupt:
+            return True
+
+    @property
+    def _all_published(self) -> bool:
+        progress = self._progress.values()
+        return len(progress) == len(self._pipes) and all(each.done for each in progress)
+
+    @property
+    def _expected(self) -> int:
+        published = self.published
+        return sum(
+            self._listeners[room] * sum(published.get(each, 0) for each in publishers)
+            for room, publishers in self._publishers.items()
+        )
+
+    def result_of(self, pipe: Pipe) -> Result:
+        """Return what a process found out; what it still says before is passed over."""
+        while not isinstance(heard := _hear(pipe), Result):
+            pass
+        return heard
+
+    def _hear_from(self, pipe: Pipe) -> None:
+        heard = _hear(pipe)
+        assert isinstance(heard, Progress)
+        self._progress[self._pipes.index(pipe)] = heard
+
+
+def _tell_all(pipes: Sequence[Pipe], what: object) -> None:
+    for pipe in pipes:
+        pipe.send(what)
+
+
+def _hear(pipe: Pipe) -> object:
+    """Return what a process says. Raises what it could not do."""
+    try:
+        heard = pipe.recv()
+    except EOFError:
+        raise StreamcastError("A process of the load ended; what it said stands above.") from None
+    if isinstance(heard, StreamcastError):
+        raise heard
+    return heard

@@ -1,0 +1,28 @@
+"""`streamcast bench`."""
+
+import typer
+
+from streamcast.cli.options import settings_command
+from streamcast.config import LoadSettings, ReportSettings, TargetSettings
+
+
+@settings_command(load=LoadSettings, target=TargetSettings, report=ReportSettings)
+def bench(load: LoadSettings, target: TargetSettings, report: ReportSettings) -> None:
+    """Measure how fast and how evenly messages arrive, and whether any is lost.
+
+    Needs nothing set up: without --url it starts a server of its own.
+    Each message is published when it is due, whether or not those before it have come, and its
+    latency counts from when it was due: a stall is not hidden by a sender that waited for it.
+    Every listener is checked: exit code 1 if it lost a message, or got one twice or out of order.
+
+    Examples:
+    [bold]streamcast bench[/bold]
+    [bold]streamcast bench --subscribers 1000 --rate 1000 --duration 5s[/bold]
+    [bold]streamcast bench --profile live --rooms 500 --fail-if 'p99>50ms' --json report.json[/bold]
+    """
+    if target.url is not None and target.redis is not None:
+        raise typer.BadParameter("--redis is for the bench's own server; give either, or --url.")
+    # What only a running command needs is not loaded for --help.
+    from streamcast.cli.benching import run
+
+    raise typer.Exit(run(load, target, report))

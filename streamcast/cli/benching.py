@@ -1,0 +1,192 @@
+"""What `bench` does: a server, a load, a report."""
+
+import json
+import os
+import platform
+import secrets
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from streamcast import __version__
+from streamcast.bench import plan as plans
+from streamcast.bench.histogram import Histogram
+from streamcast.bench.limits import Limit
+from streamcast.bench.load import Progress as HowFar
+from streamcast.bench.plan import Member, Plan
+from streamcast.bench.report import Report, ServerUse, make
+from streamcast.bench.run import Measured, measure
+from streamcast.bench.target import OwnServer, Use, address_of, own_server
+from streamcast.bench.text import shown
+from streamcast.config import LoadSettings, Profile, ReportSettings, TargetSettings
+from streamcast.errors import StreamcastError
+
+FAILED, BOUND_BROKEN, INTERRUPTED = 1, 99, 130
+
+
+def run(load: LoadSettings, target: TargetSettings, wanted: ReportSettings) -> int:
+    """Measure, report, and return the exit code. Raises StreamcastError."""
+    with _server(target) as (url, server):
+        report = _measure(load, url, server)
+    _print(report, wanted)
+    if report.interrupted:
+        return INTERRUPTED
+    broken = [limit for limit in map(Limit.parse, wanted.fail_if) if limit.holds_for(report)]
+    for limit in broken:
+        typer.echo(f"{limit.text}: it is {limit.figure(report):g}.", err=True)
+    if broken:
+        return BOUND_BROKEN
+    return 0 if report.is_whole or wanted.allow_loss else FAILED
+
+
+@contextmanager
+def _server(target: TargetSettings) -> Iterator[tuple[str, OwnServer | None]]:
+    if target.url is not None:
+        yield target.url, None
+    else:
+        with own_server(target.redis) as server:
+            yield server.url, server
+
+
+def _measure(load: LoadSettings, url: str, server: OwnServer | None) -> Report:
+    plan = Plan(
+        address_of(url),
+        load.dialect,
+        load.size,
+        load.warmup,
+        load.warmup + load.duration,
+        tuple(_members(load)),
+    )
+    with Watch(plan, server) as watch:
+        measured = measure(plan, load.load_processes, watch)
+    return make(measured, _settings(load, plan), _about(url), watch.used(measured))
+
+
+def _members(load: LoadSettings) -> Sequence[Member]:
+    """Return who takes part, in rooms that nobody used before."""
+    name, whole = f"bench-{secrets.token_hex(4)}", load.warmup + load.duration
+    if load.profile == Profile.BROADCAST:
+        return plans.broadcast(
+            name,
+            subscribers=load.subscribers,
+            publishers=load.publishers,
+            rate=load.published,
+            duration=whole,
+        )
+    return plans.live(
+        name, rooms=load.rooms, players=load.players, rate=load.published, duration=whole
+    )
+
+
+class Watch:
+    """Looks at what a server uses, and shows at a terminal how far the load is."""
+
+    def __init__(self, plan: Plan, server: OwnServer | None) -> None:
+        self._plan = plan
+        self._server = server
+        self._uses: list[Use] = []
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[far]}"),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not sys.stderr.isatty() or os.environ.get("TERM") == "dumb",
+        )
+        self._task = self._bar.add_task("connecting", total=plan.duration, far="")
+        self._note()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def _note(self) -> None:
+        if self._server is not None:
+            self._uses.append(self._server.use())
+
+    def begin(self) -> None:
+        """Note what the server used before the load."""
+        self._note()
+        self._bar.update(self._task, description="loading")
+
+    def progress(self, seconds: float, progress: Sequence[HowFar]) -> None:
+        """Show how far it is."""
+        recent = Histogram()
+        for each in progress:
+            recent.merge(each.recent)
+        p50, p99 = (time * 1000 for time in recent.percentiles((50, 99)))
+        received = sum(each.received for each in progress)
+        far = f"{received:,} deliveries, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+        self._bar.update(self._task, completed=max(0.0, seconds), far=far)
+
+    def end(self) -> None:
+        """Note what the server used by the load."""
+        self._note()
+
+    def used(self, measured: Measured) -> ServerUse | None:
+        """Return what the load had the server use."""
+        if self._server is None:
+            return None
+        alone, before, after = self._uses
+        cpu = after.cpu - before.cpu
+        members = len(self._plan.members)
+        return ServerUse(
+            cpu_seconds=round(cpu, 3),
+            cpu_share=round(cpu / self._plan.duration, 3),
+            per_delivery=round(cpu * 1e6 / measured.received, 3) if measured.received else 0.0,
+            memory_bytes=after.memory,
+            memory_per_connection=max(0, before.memory - alone.memory) // members,
+        )
+
+
+def _settings(load: LoadSettings, plan: Plan) -> dict[str, Any]:
+    """Return what was asked for, as it is reported."""
+    listeners = plan.listeners
+    return {
+        "profile": load.profile,
+        "connections": len(plan.members),
+        "rooms": len(listeners),
+        "listeners_per_message": max(listeners.values()),
+        "publishers": sum(map(len, plan.publishers.values())),
+        "rate": load.published,
+        "size": load.size,
+        "duration": load.duration,
+        "warmup": load.warmup,
+        "dialect": load.dialect,
+        "load_processes": load.load_processes,
+    }
+
+
+def _about(url: str) -> dict[str, str]:
+    return {
+        "streamcast": __version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "url": url,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cores": str(os.cpu_count()),
+    }
+
+
+def _print(report: Report, wanted: ReportSettings) -> None:
+    whole = json.dumps(report.as_object(), indent=2) + "\n"
+    if wanted.json == "-":
+        sys.stdout.write(whole)
+        return
+    Console().print(shown(report))
+    if wanted.json is not None:
+        try:
+            Path(wanted.json).write_text(whole)
+        except OSError as error:
+            raise StreamcastError(f"{wanted.json} can't be written: {error.strerror}.") from error
