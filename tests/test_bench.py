@@ -1,0 +1,197 @@
+"""The meter, against a server whose faults are known: the report shows exactly those."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from streamcast.bench import run
+from streamcast.bench.load import Progress
+from streamcast.bench.plan import Plan, broadcast, live
+from streamcast.bench.reception import Faults as Wrong
+from streamcast.bench.report import Report, make
+from streamcast.bench.run import measure
+from streamcast.bench.target import address_of
+from tests.faulty import FINE, Fault, Faults, faulty_server
+from tests.stores import Server, Store
+
+pytestmark = pytest.mark.one_cell
+
+SUBSCRIBERS = 4
+MESSAGES = 100
+DURATION = 0.5
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not come is not waited for: it was lost on purpose."""
+    monkeypatch.setattr(run, "QUIET", 0.5)
+
+
+class Unseen:
+    """Looks on, and keeps nothing."""
+
+    def begin(self) -> None:
+        pass
+
+    def progress(self, seconds: float, progress: Sequence[Progress]) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+def report_of(plan: Plan, processes: int = 1) -> Report:
+    measured = measure(plan, processes, Unseen())
+    settings = {"size": plan.size, "listeners_per_message": max(plan.listeners.values())}
+    return make(measured, settings, {}, None)
+
+
+def bench(faults: Faults, *, processes: int = 1, size: int = 100) -> Report:
+    """Broadcast 100 messages in half a second to four subscribers of a server with faults."""
+    members = broadcast(
+        "room", subscribers=SUBSCRIBERS, publishers=1, rate=MESSAGES / DURATION, duration=DURATION
+    )
+    with faulty_server(faults) as url:
+        return report_of(Plan(address_of(url), "plain", size, 0.0, DURATION, members), processes)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_nothing_wrong(processes: int) -> None:
+    report = bench(lambda _listener, _message: FINE, processes=processes)
+    assert report.faults == Wrong()
+    assert report.is_whole
+    assert report.published == MESSAGES
+    assert report.deliveries == report.latency.count == SUBSCRIBERS * MESSAGES
+    assert report.last.count == MESSAGES
+    assert len(report.load) == processes
+
+
+@pytest.mark.parametrize("listener", [0, 2])
+def test_lost(listener: int) -> None:
+    """By the first subscriber, who leads, or by one that compares."""
+    lost = {5, 50, 51, 99}
+    report = bench(lambda who, what: Fault(times=who != listener or what not in lost))
+    assert report.faults == Wrong(lost=len(lost))
+    assert not report.is_whole
+    assert report.deliveries == SUBSCRIBERS * MESSAGES - len(lost)
+    assert report.last.count == MESSAGES - len(lost), "what one lost, the last never had"
+
+
+def test_lost_by_all() -> None:
+    report = bench(lambda _who, what: Fault(times=what != 30))
+    assert report.faults == Wrong(lost=SUBSCRIBERS)
+
+
+@pytest.mark.parametrize("listener", [0, 3])
+def test_repeated(listener: int) -> None:
+    report = bench(lambda who, what: Fault(times=3 if who == listener and what == 40 else 1))
+    assert report.faults == Wrong(duplicate=2)
+    assert report.deliveries == SUBSCRIBERS * MESSAGES
+
+
+@pytest.mark.parametrize("listener", [0, 3])
+def test_swapped_within_one_read(listener: int) -> None:
+    report = bench(lambda who, what: Fault(swap=who == listener and what in {10, 60}))
+    assert report.faults == Wrong(out_of_order=2)
+
+
+def test_another_byte() -> None:
+    """What comes is not what was published: it is unknown, and the one that was is lost."""
+    report = bench(lambda who, what: Fault(other=who == 1 and what == 7))
+    assert report.faults == Wrong(lost=1, unknown=1)
+
+
+def test_everything_at_once_by_two_processes() -> None:
+    def faults(who: int, what: int) -> Fault:
+        if who == 0:
+            return Fault(times=0 if what == 3 else 2 if what == 4 else 1)
+        return Fault(swap=who == 3 and what == 9)
+
+    report = bench(faults, processes=2)
+    assert report.faults == Wrong(lost=1, duplicate=1, out_of_order=1)
+
+
+def test_cut() -> None:
+    report = bench(lambda who, what: Fault(cut=who == 2 and what == 60))
+    assert report.disconnected == 1
+    assert report.faults == Wrong(lost=40)
+
+
+def test_a_delay_shows_as_what_it_is() -> None:
+    """Of one listener: in the worst one's p99, and in the time until the last has a message."""
+    report = bench(lambda who, _what: Fault(delay=0.2 if who == 1 else 0.0))
+    assert report.is_whole
+    assert report.latency.percentiles["p50"] < 200
+    assert report.latency.percentiles["p90"] >= 200
+    assert report.last.percentiles["p50"] >= 200
+    assert report.worst >= 200
+
+
+def test_a_stall_is_not_hidden() -> None:
+    """What was due while the server stood still is late, each by what was left of the stall."""
+    report = bench(lambda who, what: Fault(stall=0.3 if who == 0 and what == 30 else 0.0))
+    late = sum(count for time, count in report.buckets if time >= 100)
+    assert late >= 0.35 * MESSAGES * SUBSCRIBERS, "40 of 100 were due before its last 100 ms"
+
+
+def test_large_messages() -> None:
+    report = bench(lambda _who, _what: FINE, size=70_000)
+    assert report.is_whole
+    assert report.deliveries == SUBSCRIBERS * MESSAGES
+
+
+@pytest.mark.parametrize("dialect", ["json", "plain"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_rooms_of_a_real_server(any_server: Server, dialect: str, processes: int) -> None:
+    members = live(f"{dialect}-{processes}", rooms=10, players=5, rate=8, duration=DURATION)
+    plan = Plan(address_of(any_server.url), dialect, 100, 0.0, DURATION, members)
+    report = report_of(plan, processes)
+    assert report.is_whole
+    assert report.deliveries == 5 * report.published
+    assert report.published == sum(each.schedule.count for each in members if each.schedule)
+
+
+# The command
+
+
+def command(*options: str) -> subprocess.CompletedProcess[str]:
+    short = ["--duration", "300ms", "--warmup", "100ms", "--subscribers", "3"]
+    return subprocess.run(
+        [sys.executable, "-m", "streamcast", "bench", *short, *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_command_needs_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    ended = command("--json", str(file))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    assert "0 lost" in ended.stdout
+    report = json.loads(file.read_text())
+    assert report["deliveries"] == 3 * 30
+    assert report["server"]["memory_bytes"] > 0
+
+
+def test_loss_fails_the_command() -> None:
+    with faulty_server(lambda who, what: Fault(times=who != 1 or what != 3)) as url:
+        plain = ["--url", url, "--dialect", "plain"]
+        ended = command(*plain)
+        assert ended.returncode == 1
+        assert "1 lost" in ended.stdout
+        assert command(*plain, "--allow-loss").returncode == 0
+        ended = command(*plain, "--allow-loss", "--fail-if", "lost>0", "--fail-if", "p99<1us")
+        assert ended.returncode == 99
+        assert ended.stderr == "lost>0: it is 1.\n"
+
+
+def test_straight_to_stdout_is_nothing_but_json(any_store: Store) -> None:
+    ended = command("--json", "-", "--redis", any_store.url)
+    assert json.loads(ended.stdout)["faults"]["lost"] == 0
