@@ -83,7 +83,7 @@ class _Lane:
             if publication.ref > self.stored:
                 self.waiting.appendleft(publication)
             else:
-                why = publication.error or "the connection ended"
+                why = publication.error or "the connection ended."
                 publication.give_up(f"{why} A later message was stored already.")
 
 
