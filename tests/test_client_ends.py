@@ -1,4 +1,4 @@
-"""What a review found: each of these fails today."""
+"""The Python client at its edges: closing at any moment, what it holds, what it refuses."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ import pytest
 
 from streamcast.client import Client, Message, connect
 from streamcast.client.outbox import Outbox, Publication
-from streamcast.errors import Disconnected, StreamcastError, TooBig
+from streamcast.errors import Disconnected, StreamcastError, TooBig, Unavailable
 from streamcast.message import MessageId
 from tests.clients import PATIENCE
 from tests.scripted import Scripted, ScriptedServer
@@ -72,10 +72,12 @@ async def test_a_fault_in_the_first_callback_leaves_no_connection() -> None:
     def on_connection(_: object) -> None:
         raise ZeroDivisionError
 
-    async with ScriptedServer(script) as server:
-        with pytest.raises(ZeroDivisionError):
-            async with connect(server.url, on_connection=on_connection):
-                pass
+    async with (
+        ScriptedServer(script) as server,
+        connect(server.url, on_connection=on_connection) as client,
+    ):
+        with pytest.raises(Unavailable, match="failed"):
+            await client.publish("live", "x")
         await asyncio.wait_for(closed.wait(), 3)
 
 
@@ -107,7 +109,9 @@ async def test_too_big_a_message_at_once_ends_nothing(any_server: Server) -> Non
 
 async def test_the_largest_message_with_the_largest_meta_ends_nothing(client: Client) -> None:
     """Control characters are six bytes in JSON, those of meta and key too."""
-    await client.publish("live", "\x01" * 65_536, meta="\x01" * 1024)
+    with pytest.raises(TooBig, match="escaped"):
+        await client.publish("live", "\x01" * 65_536, meta="\x01" * 1024)
+    await client.publish("live", "\x01" * 65_536)
 
 
 # Memory
@@ -124,7 +128,7 @@ async def test_what_is_given_up_while_away_is_not_held() -> None:
     outbox = Outbox()
     for ref in range(100):
         answer: asyncio.Future[MessageId] = loop.create_future()
-        outbox.add(Publication("live", ref + 1, "x", 1.0, answer))
+        outbox.add(Publication("live", ref + 1, b"x", 1, 1.0, answer))
     outbox.expire(2.0)
     for publication in list(outbox._lanes["live"].waiting) if outbox._lanes else []:
         publication.answer.exception()
