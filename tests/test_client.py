@@ -448,10 +448,17 @@ async def test_a_publish_without_a_server_has_its_time() -> None:
     async def script(server: Scripted) -> None:
         await server.ack("1-0")
 
+    gone = asyncio.Event()
+
+    def on_connection(event: ConnectionEvent) -> None:
+        if isinstance(event, Interrupted):
+            gone.set()
+
     async with ScriptedServer(script) as server:
-        client = connect(server.url, publish_timeout=0.5)
+        client = connect(server.url, publish_timeout=0.5, on_connection=on_connection)
         await client.open()
         await client.publish("live", "x")
+        await gone.wait()
     with pytest.raises(Unavailable, match="no answer came in time"):
         await client.publish("live", "x")
     await client.close()
@@ -593,7 +600,8 @@ async def test_what_it_does_not_know_it_passes_over() -> None:
         await forever(server)
 
     async with ScriptedServer(script) as server, connect(server.url) as client:
-        assert await some(client.subscribe("live"), 1) == ["1-0"]
+        live = client.subscribe("live")
+        assert await some(live, 1) == ["1-0"]
         with pytest.raises(RequestError, match="slower") as told:
             await client.publish("live", "x")
         assert told.value.code == "rate_limited"

@@ -67,7 +67,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule(room=st.sampled_from(ROOMS), size=SIZES)
     def publish(self, room: str, size: int) -> None:
         answer: asyncio.Future[MessageId] = self.loop.create_future()
-        publication = Publication(room, len(self.all) + 1, "x" * size, self.now + 10, answer)
+        publication = Publication(room, len(self.all) + 1, b"x" * size, size, self.now + 10, answer)
         self.all.append(publication)
         self.outbox.add(publication)
 
@@ -200,7 +200,7 @@ class Client:
     def publish(self, room: str = "a", size: int = 10, deadline: float = 10.0) -> Publication:
         self.refs += 1
         answer: asyncio.Future[MessageId] = self.loop.create_future()
-        publication = Publication(room, self.refs, "x" * size, deadline, answer)
+        publication = Publication(room, self.refs, b"x" * size, size, deadline, answer)
         self.outbox.add(publication)
         return publication
 

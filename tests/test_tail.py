@@ -544,3 +544,23 @@ def test_a_key_that_is_no_stream(any_server: Server, any_store: Store, room: str
     ended = finish("tail", room, "--url", any_server.url)
     assert (ended.returncode, ended.stdout) == (1, b"")
     assert len(ended.stderr.decode().splitlines()) == 1
+
+
+def test_a_store_that_goes_and_comes_is_told_once_each(own_store: Callable[..., Store]) -> None:
+    store = own_store()
+    with Command("tail", "live", "--all", "--json", "--redis", store.url) as tail:
+        store.client.xadd("streamcast:live", {"message": "before"})
+        assert json.loads(tail.line())["data"] == "before"
+        store.kill()
+        eventually(lambda: "Interrupted: Redis at " in tail.told())
+        store.start()
+        eventually(lambda: "Connected again to Redis at " in tail.told())
+        store.client.xadd("streamcast:live", {"message": "after"})
+        told = json.loads(tail.line())
+        while told["type"] == "gap":
+            told = json.loads(tail.line())
+        assert told["data"] == "after"
+        tail.interrupt()
+        assert tail.ended() == 130
+        lines = [line for line in tail.told().splitlines() if "may be missing" not in line]
+        assert len(lines) == 2

@@ -21,7 +21,13 @@ Text = Annotated[
 
 
 @settings_command(what=PublishSettings, place=PlaceSettings)
-def publish(room: Room, what: PublishSettings, place: PlaceSettings, message: Text = None) -> None:
+def publish(
+    context: typer.Context,
+    room: Room,
+    what: PublishSettings,
+    place: PlaceSettings,
+    message: Text = None,
+) -> None:
     """Publish messages in a room.
 
     Prints the ID of each once it is stored. Ends with 0 only if every one is;
@@ -38,11 +44,15 @@ def publish(room: Room, what: PublishSettings, place: PlaceSettings, message: Te
         raise typer.BadParameter("--count is for one message, not for --lines.")
     if what.key is not None and (what.lines or what.count > 1):
         raise typer.BadParameter("--key is for one message, not for --lines or --count.")
+    if what.key == "":
+        raise typer.BadParameter("--key has at least one character.")
     # What only a running command needs is not loaded for --help.
     import asyncio
 
     from streamcast.cli.logs import warnings_only
+    from streamcast.cli.place import check
     from streamcast.cli.publishing import publish_all
 
+    check(context, place)
     warnings_only()
     asyncio.run(publish_all(room, message, what, place))

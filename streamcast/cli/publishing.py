@@ -27,7 +27,7 @@ from streamcast.errors import (
     TooBig,
 )
 
-UNDER_WAY = 1000
+MOST = 1000
 """How many messages are published and not acknowledged at most."""
 LARGEST = 16 * 1024 * 1024
 """Bytes; what is larger than any server takes is not read into memory."""
@@ -122,7 +122,7 @@ class Publishing:
         self._what = what
         self._output = output
         self._account = account
-        self._space = asyncio.Semaphore(UNDER_WAY)
+        self._space = asyncio.Semaphore(MOST)
         self._changed = asyncio.Event()
 
     async def run(self, messages: AsyncIterator[bytes]) -> None:

@@ -15,7 +15,13 @@ Rooms = Annotated[
 
 
 @settings_command(tail=TailSettings, show=ShowSettings, place=PlaceSettings)
-def tail(rooms: Rooms, tail: TailSettings, show: ShowSettings, place: PlaceSettings) -> None:
+def tail(
+    context: typer.Context,
+    rooms: Rooms,
+    tail: TailSettings,
+    show: ShowSettings,
+    place: PlaceSettings,
+) -> None:
     """Print what is published in rooms.
 
     On a terminal with time and room; elsewhere the payloads, one a line.
@@ -35,6 +41,8 @@ def tail(rooms: Rooms, tail: TailSettings, show: ShowSettings, place: PlaceSetti
 
     from streamcast.cli.following import follow
     from streamcast.cli.logs import warnings_only
+    from streamcast.cli.place import check
 
+    check(context, place)
     warnings_only()
     asyncio.run(follow(list(dict.fromkeys(rooms)), tail, show, place))

@@ -12,19 +12,37 @@ that it was not, or may not have been.
 
 from streamcast.client.client import Client, Connected, ConnectionEvent, Interrupted, connect
 from streamcast.client.subscription import Subscription
+from streamcast.errors import (
+    BadUrl,
+    Disconnected,
+    RequestError,
+    StreamcastError,
+    TooBig,
+    Unavailable,
+    Unknown,
+    Unreachable,
+)
 from streamcast.message import MessageId
 from streamcast.wire.told import Gap, Item, Message, Skipped
 
 __all__ = [
+    "BadUrl",
     "Client",
     "Connected",
     "ConnectionEvent",
+    "Disconnected",
     "Gap",
     "Interrupted",
     "Item",
     "Message",
     "MessageId",
+    "RequestError",
     "Skipped",
+    "StreamcastError",
     "Subscription",
+    "TooBig",
+    "Unavailable",
+    "Unknown",
+    "Unreachable",
     "connect",
 ]

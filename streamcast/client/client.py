@@ -7,9 +7,8 @@ user of the client, and all that is to outlive it is in the exchange.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn, Self
+from typing import Self
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
@@ -69,7 +68,10 @@ class Client:
         self._on_connection = on_connection or (lambda event: None)
         self._exchange = Exchange(publish_timeout)
         self._backoff = Backoff(first=FIRST_PAUSE, longest=LONGEST_PAUSE)
+        self._opened = False
+        self._connection: ClientConnection | None = None
         self._running: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     # For its user
 
@@ -86,7 +88,7 @@ class Client:
     def publish(
         self, room: str, data: str | bytes, *, key: str | None = None, meta: str | None = None
     ) -> "asyncio.Future[MessageId]":
-        """Publish text or bytes; to be awaited for the ID under which it is stored.
+        """Publish text or bytes; the future returned has the ID under which it is stored.
 
         What is published to one room is stored in the order of these calls, whether or not one is
         awaited before the next; but whoever awaits none of many holds all of them in memory. It is
@@ -112,37 +114,60 @@ class Client:
 
     async def open(self) -> None:
         """Connect to the first server that answers. Raises Unreachable, Disconnected."""
-        for attempt in range(len(self._dials)):
+        if self._opened:
+            raise BadRequest("A client is opened once; connect anew.")
+        self._opened = True
+        for _ in range(len(self._dials)):
             try:
-                connection = await self._dials[0].open()
+                connection = await self._dial()
                 break
-            except Disconnected:
+            except Disconnected as error:
+                failed = error
                 self._dials.rotate(-1)
-                if attempt == len(self._dials) - 1:
-                    raise
+        else:
+            raise failed
         self._running = asyncio.create_task(self._run(connection))
         self._running.add_done_callback(lambda task: log.fault_of(task, "client"))
-        self._on_connection(Connected(self._dials[0].url, again=False))
 
     async def close(self) -> None:
-        """Disconnect; subscriptions end, and what was not acknowledged is given up."""
+        """Disconnect; subscriptions end, and what was not acknowledged is given up.
+
+        If it is cancelled, that goes on all the same.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
         self._exchange.end(None)
+        if self._connection is not None:
+            await self._connection.close()
 
     # Connections
+
+    async def _dial(self) -> ClientConnection:
+        """Connect to the server whose turn it is. Raises Unreachable, Disconnected."""
+        connection = self._connection = await self._dials[0].open()
+        assert connection.response is not None
+        limit = connection.response.headers.get(MAX_MESSAGE_HEADER, "")
+        self._exchange.max_message = int(limit) if limit.isdecimal() else None
+        return connection
 
     async def _run(self, connection: ClientConnection) -> None:
         """Use connections, one after another, until one is not to be followed by another."""
         why: Disconnected | None = Disconnected("The client failed; its log says why.")
+        again = False
         try:
             while True:
+                self._on_connection(Connected(self._dials[0].url, again))
                 reason = await self._use(connection)
                 self._on_connection(Interrupted(self._dials[0].url, reason))
                 self._dials.rotate(-1)
-                connection = await self._connect_again()
-                self._on_connection(Connected(self._dials[0].url, again=True))
+                connection = await self._dial_again()
+                again = True
         except Disconnected as error:
             why = error
         except asyncio.CancelledError:
@@ -150,36 +175,44 @@ class Client:
             raise
         finally:
             self._exchange.end(why)
+            if why is not None and self._connection is not None:
+                await self._connection.close()
 
-    async def _connect_again(self) -> ClientConnection:
-        """Try the servers in turn until one takes us. Raises Disconnected."""
+    async def _dial_again(self) -> ClientConnection:
+        """Try the servers in turn until one takes us. Raises Disconnected if none ever will."""
+        refused = 0
         while True:
             await asyncio.sleep(self._backoff.pause())
             try:
-                return await self._dials[0].open()
-            except Unreachable as error:
+                return await self._dial()
+            except Disconnected as error:
+                refused = 0 if isinstance(error, Unreachable) else refused + 1
+                if refused == len(self._dials):
+                    raise
                 self._on_connection(Interrupted(self._dials[0].url, str(error)))
                 self._dials.rotate(-1)
 
     async def _use(self, connection: ClientConnection) -> str:
         """Read and write until the connection ends; return why. Raises Disconnected."""
-        limit = connection.response and connection.response.headers.get(MAX_MESSAGE_HEADER)
-        self._exchange.max_message = int(limit) if limit else None
         self._exchange.connected()
-        writing = asyncio.create_task(self._write(connection))
+        work = [self._read(connection), self._write(connection)]
+        tasks = [asyncio.create_task(each) for each in work]
         try:
-            await self._read(connection)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         except ConnectionClosed:
-            return self._end_of(connection)
+            pass
         finally:
             self._exchange.disconnected()
-            writing.cancel()
-            await asyncio.wait([writing])
-            await connection.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        return self._end_of(connection)
 
-    async def _read(self, connection: ClientConnection) -> NoReturn:
+    async def _read(self, connection: ClientConnection) -> None:
         while True:
-            frame = await connection.recv()
+            frame = await connection.recv(decode=False)
             try:
                 told = json_client.decode(frame)
             except ValueError as error:
@@ -190,13 +223,11 @@ class Client:
 
     async def _write(self, connection: ClientConnection) -> None:
         exchange = self._exchange
-        # That the connection ended is told to the one who reads.
-        with suppress(ConnectionClosed):
-            while True:
-                while (frame := exchange.next_frame()) is not None:
-                    await connection.send(frame)
-                exchange.something_to_send.clear()
-                await exchange.something_to_send.wait()
+        while True:
+            while (frame := exchange.next_frame()) is not None:
+                await connection.send(frame, text=True)
+            exchange.something_to_send.clear()
+            await exchange.something_to_send.wait()
 
     def _end_of(self, connection: ClientConnection) -> str:
         """Return why a connection ended. Raises Disconnected if none is to follow it."""

@@ -7,7 +7,8 @@ outlives connections; nothing here waits, and whoever consumes slowly holds up n
 import asyncio
 import secrets
 from collections import deque
-from weakref import WeakValueDictionary
+from collections.abc import Callable
+from weakref import WeakValueDictionary, finalize
 
 from streamcast import log
 from streamcast.backoff import Backoff
@@ -23,8 +24,8 @@ from streamcast.errors import (
     Unavailable,
 )
 from streamcast.message import MessageId, room_name
-from streamcast.wire import Start, json_client
-from streamcast.wire.told import Acked, Failed, Joined, Left, Told
+from streamcast.wire import JsonV1, Start, json_client
+from streamcast.wire.told import Acked, Failed, Joined, Told
 
 BUFFERS = 16 * 1024 * 1024
 """How many bytes all feeds may hold, shared among them."""
@@ -48,8 +49,8 @@ class Exchange:
         # A feed is held by its subscription; a room whose subscription nobody holds is left.
         self._feeds: WeakValueDictionary[str, Feed] = WeakValueDictionary()
         self._outbox = Outbox()
-        # Rooms that the server was told to leave, and may not have yet.
-        self._leaving: set[str] = set()
+        # Joins that were not answered, by ref.
+        self._joins: dict[int, Feed] = {}
         # Joins and leaves; they go before what is published.
         self._requests: deque[str] = deque()
         self._pauses = Backoff(first=0.1, longest=2.0)
@@ -63,10 +64,15 @@ class Exchange:
     def subscribe(self, room: str, start: Start) -> Feed:
         """Return a new feed of a room. Raises BadRoom, BadRequest, Disconnected."""
         if self._ended is not None:
-            raise self._ended
+            # The same one for all: without the way that it took before.
+            raise self._ended.with_traceback(None)
         if room_name(room) in self._feeds:
             raise BadRequest(f"There is a subscription of {room} already; iterate over that one.")
         feed = self._feeds[room] = Feed(self, room, start)
+        loop = asyncio.get_running_loop()
+        # Whichever thread lets go of it last.
+        feed.dropped = finalize(feed, _soon, loop, self._dropped, room)
+        feed.dropped.atexit = False
         self.join(feed)
         return feed
 
@@ -79,17 +85,26 @@ class Exchange:
         self._refs += 1
         ref = self._refs
         size = json_client.size_of(data)
-        if self.max_message is not None and size > self.max_message:
-            raise TooBig(f"A message has at most {self.max_message} bytes, not {size}.")
         key = f"{self._token}-{ref}" if key is None else key
         frame = json_client.publish(room_name(room), ref, data, key, meta)
+        self._check_size(size, len(frame))
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[MessageId] = loop.create_future()
         deadline = loop.time() + self._publish_timeout
-        self._outbox.add(Publication(room, ref, frame, deadline, answer))
+        self._outbox.add(Publication(room, ref, frame, size, deadline, answer))
         self._watch_deadline()
         self.something_to_send.set()
         return answer
+
+    def _check_size(self, payload: int, frame: int) -> None:
+        """Refuse what the server would: such a frame would end the connection. Raises TooBig."""
+        limit = self.max_message
+        if limit is None:
+            return
+        if payload > limit:
+            raise TooBig(f"A message has at most {limit} bytes, not {payload}.")
+        if frame > JsonV1().max_frame(limit):
+            raise TooBig(f"With its meta, escaped, it has {frame} bytes, more than is taken.")
 
     # What its feeds ask for
 
@@ -102,7 +117,9 @@ class Exchange:
         """Have a room joined where its feed goes on, if there is a connection."""
         if self._connected and feed.wants_to_join:
             self._refs += 1
-            feed.state, feed.ref = State.JOINING, self._refs
+            feed.state = State.JOINING
+            feed.ref = self._refs
+            self._joins[feed.ref] = feed
             self._request(json_client.join(feed.room, feed.ref, feed.start))
 
     def leave(self, feed: Feed) -> None:
@@ -114,11 +131,20 @@ class Exchange:
     def close(self, feed: Feed) -> None:
         """Have a room left for good."""
         self.leave(feed)
+        self._forget(feed)
+
+    def _forget(self, feed: Feed) -> None:
+        if feed.dropped is not None:
+            feed.dropped.detach()
         if self._feeds.get(feed.room) is feed:
             del self._feeds[feed.room]
 
+    def _dropped(self, room: str) -> None:
+        """Take in that nobody holds a room's subscription any more."""
+        if self._connected and room not in self._feeds:
+            self._leave(room)
+
     def _leave(self, room: str) -> None:
-        self._leaving.add(room)
         self._request(json_client.leave(room))
 
     def _request(self, frame: str) -> None:
@@ -127,12 +153,19 @@ class Exchange:
 
     # What the connection asks for
 
-    def next_frame(self) -> str | None:
-        """Return what to send now, which counts as sent."""
+    def next_frame(self) -> str | bytes | None:
+        """Return what to send now, as a text frame, which counts as sent."""
         if self._requests:
             return self._requests.popleft()
-        publication = self._outbox.next()
-        return None if publication is None else publication.frame
+        while (publication := self._outbox.next()) is not None:
+            try:
+                # This server may take less than the one that there was when it was published.
+                self._check_size(publication.payload, len(publication.frame))
+            except TooBig as error:
+                self._outbox.failed(publication.ref, error)
+            else:
+                return publication.frame
+        return None
 
     def connected(self) -> None:
         """Take in that there is a connection: join all rooms, publish what was not answered."""
@@ -145,7 +178,7 @@ class Exchange:
         """Take in that there is none any more."""
         self._connected = False
         self._requests.clear()
-        self._leaving.clear()
+        self._joins.clear()
         self._outbox.disconnected()
         for feed in list(self._feeds.values()):
             feed.disconnected()
@@ -171,31 +204,27 @@ class Exchange:
             self.something_to_send.set()
         elif isinstance(told, Failed):
             self._failed(told.ref, told.error)
-        elif isinstance(told, Left):
-            self._leaving.discard(told.room)
-        elif (feed := self._feeds.get(told.room)) is None:
-            if told.room not in self._leaving:
-                # Its subscription was dropped without being closed.
-                self._leave(told.room)
         elif isinstance(told, Joined):
-            feed.joined(told)
-        else:
+            # Of an earlier join of the room nothing is taken.
+            feed = self._joins.pop(told.ref, None)
+            if feed is not None and feed.state is State.JOINING and told.ref == feed.ref:
+                feed.joined(told)
+        elif (feed := self._feeds.get(told.room)) is not None:  # else it is being left
             feed.take(told, size)
 
     def _failed(self, ref: int | None, error: CodedError) -> None:
-        feed = next((feed for feed in list(self._feeds.values()) if feed.ref == ref), None)
+        if ref is None:
+            log.warning("request failed", code=error.code, reason=str(error))
+            return
+        feed = self._joins.pop(ref, None)
         if feed is None:
-            if ref is None:
-                log.warning("request failed", code=error.code, reason=str(error))
-            else:
-                self._outbox.failed(ref, error)
-                self.something_to_send.set()
-        elif feed.state is State.JOINING:
+            self._outbox.failed(ref, error)
+            self.something_to_send.set()
+        elif feed.state is State.JOINING and feed.ref == ref:
+            feed.disconnected()
             if isinstance(error, RequestError):
-                del self._feeds[feed.room]
+                self._forget(feed)
                 feed.end(error)
-            else:
-                feed.disconnected()
         if isinstance(error, StoreError):
             self._try_again_soon()
 
@@ -223,3 +252,9 @@ class Exchange:
         self._expiring = None
         self._outbox.expire(asyncio.get_running_loop().time())
         self._watch_deadline()
+
+
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[str], None], room: str) -> None:
+    """Have the loop call, from whichever thread this is, if it still runs."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(call, room)

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from enum import Enum, auto
 from typing import Protocol
+from weakref import finalize
 
 from streamcast.errors import StreamcastError
 from streamcast.message import ZERO, MessageId
@@ -46,7 +47,8 @@ class Feed:
     """A room's items on their way to one consumer.
 
     `start`: where to join. `ref`: that of the last join. `head`: where the first join brought it.
-    `changed` is set when there is something new for the consumer.
+    `changed` is set when there is something new for the consumer. `dropped` is called when nobody
+    holds it any more.
     """
 
     def __init__(self, owner: Owner, room: str, start: Start) -> None:
@@ -57,6 +59,7 @@ class Feed:
         self.head: MessageId | None = None
         self.error: StreamcastError | None = None
         self.changed = asyncio.Event()
+        self.dropped: finalize[..., Feed] | None = None
         self._owner = owner
         # Nothing at or below it is taken.
         self._floor = start.after
@@ -73,9 +76,7 @@ class Feed:
         return self.state is State.OUT and not self._is_full
 
     def joined(self, told: Joined) -> None:
-        """Take in that a join is done; of an earlier join nothing is taken."""
-        if self.state is not State.JOINING or told.ref != self.ref:
-            return
+        """Take in that the last join is done."""
         self.state = State.IN
         if self.head is None:
             self.head = told.head
@@ -91,7 +92,8 @@ class Feed:
         if self.state is not State.IN:
             return
         if isinstance(item, Gap):
-            if item == self._last_gap:
+            last = self._last_gap
+            if last is not None and (last.after, last.earliest) == (item.after, item.earliest):
                 return  # told again, because the room was joined again before anything else came
             self._last_gap = item
             self._go_on_behind_gap(item)
@@ -157,7 +159,7 @@ class Feed:
         """Wait for something new; False if nothing comes any more. Raises why it ended."""
         if self.state is State.ENDED:
             if self.error is not None:
-                raise self.error
+                raise self.error.with_traceback(None)
             return False
         self.changed.clear()
         await self.changed.wait()

@@ -9,13 +9,15 @@ again, but told.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 
 from streamcast.errors import CodedError, StoreError, Unavailable, Unknown
 from streamcast.message import MessageId
 
 UNDER_WAY = 192 * 1024
 """How many bytes are sent and not answered at most; a server takes 256 KiB of one client."""
+TOO_LATE = "a later message was stored already."
 OVERHEAD = 512
 """How many bytes a message counts beside its frame."""
 
@@ -23,18 +25,35 @@ OVERHEAD = 512
 class Publication:
     """A message to be published. `ref` counts them; `frame` is what is sent, each time the same.
 
-    `deadline`: monotonic seconds, when it is given up. `uncertain`: an attempt ended without an
-    answer, so it may be stored.
+    `payload`: how many bytes its payload has. `deadline`: monotonic seconds, when it is given up.
+    `uncertain`: an attempt ended without an answer, so it may be stored.
     """
 
-    __slots__ = ("answer", "deadline", "error", "frame", "ref", "room", "size", "uncertain")
+    __slots__ = (
+        "answer",
+        "deadline",
+        "error",
+        "frame",
+        "payload",
+        "ref",
+        "room",
+        "size",
+        "uncertain",
+    )
 
     def __init__(
-        self, room: str, ref: int, frame: str, deadline: float, answer: "asyncio.Future[MessageId]"
+        self,
+        room: str,
+        ref: int,
+        frame: bytes,
+        payload: int,
+        deadline: float,
+        answer: "asyncio.Future[MessageId]",
     ) -> None:
         self.room = room
         self.ref = ref
         self.frame = frame
+        self.payload = payload
         self.deadline = deadline
         self.answer = answer
         self.size = len(frame) + OVERHEAD
@@ -76,15 +95,23 @@ class _Lane:
     def is_empty(self) -> bool:
         return not (self.waiting or self.sent or self.refused)
 
-    def try_again(self, again: Iterable[Publication]) -> None:
-        """Put back in front what is to be sent again, and give up what comes too late."""
+    def forget_done(self) -> None:
+        """Let go of what nobody waits for any more, because it was cancelled or given up."""
+        while self.waiting and self.waiting[0].answer.done():
+            self.waiting.popleft()
+        if any(each.answer.done() for each in self.refused):
+            self.refused = [each for each in self.refused if not each.answer.done()]
+
+    def try_again(self, again: Iterable[Publication]) -> list[Publication]:
+        """Put back in front what is to be sent again; return what would come too late."""
         self.held, self.careful = False, True
+        late = []
         for publication in sorted(again, key=lambda each: each.ref, reverse=True):
             if publication.ref > self.stored:
                 self.waiting.appendleft(publication)
             else:
-                why = publication.error or "the connection ended"
-                publication.give_up(f"{why} A later message was stored already.")
+                late.append(publication)
+        return late
 
 
 class Outbox:
@@ -94,8 +121,8 @@ class Outbox:
         self._lanes: dict[str, _Lane] = {}
         # Rooms that may have something to send, in turn.
         self._turns: deque[str] = deque()
-        # All that was not answered, oldest first; those that were are taken off lazily.
-        self._open: deque[Publication] = deque()
+        # All that was neither answered nor given up, by ref, the oldest first.
+        self._open: dict[int, Publication] = {}
         self._sent: dict[int, Publication] = {}
         self._under_way = 0
 
@@ -103,7 +130,7 @@ class Outbox:
         """Take in one more; refs grow, deadlines too."""
         lane = self._lanes.setdefault(publication.room, _Lane())
         lane.waiting.append(publication)
-        self._open.append(publication)
+        self._open[publication.ref] = publication
         self._queue(publication.room, lane)
 
     @property
@@ -131,9 +158,7 @@ class Outbox:
         return None
 
     def _has_something(self, lane: _Lane) -> bool:
-        # What nobody waits for any more, because it was cancelled or given up, is not sent.
-        while lane.waiting and lane.waiting[0].answer.done():
-            lane.waiting.popleft()
+        lane.forget_done()
         return lane.may_send
 
     def _queue(self, room: str, lane: _Lane) -> None:
@@ -160,6 +185,7 @@ class Outbox:
         lane = self._lanes[publication.room]
         lane.stored = max(lane.stored, ref)
         lane.careful = False
+        self._open.pop(ref, None)
         if not publication.answer.done():
             publication.answer.set_result(id)
         self._go_on(publication.room, lane)
@@ -176,6 +202,7 @@ class Outbox:
             lane.refused.append(publication)
             lane.held = True
         else:
+            self._open.pop(ref, None)
             if not publication.answer.done():
                 publication.answer.set_exception(error)
             self._go_on(publication.room, lane)
@@ -198,7 +225,7 @@ class Outbox:
         for room, lane in list(self._lanes.items()):
             if lane.held and not lane.sent:
                 again, lane.refused = lane.refused, []
-                lane.try_again(again)
+                self._give_up(lane.try_again(again), TOO_LATE)
                 self._queue(room, lane)
 
     def disconnected(self) -> None:
@@ -212,7 +239,7 @@ class Outbox:
             again = [*lane.refused, *lane.sent.values()]
             lane.refused, lane.sent, lane.queued = [], {}, False
             if again:
-                lane.try_again(again)
+                self._give_up(lane.try_again(again), TOO_LATE)
             self._go_on(room, lane)
 
     # Giving up
@@ -220,20 +247,32 @@ class Outbox:
     @property
     def deadline(self) -> float | None:
         """When the oldest one is to be given up."""
-        while self._open and self._open[0].answer.done():
-            self._open.popleft()
-        return self._open[0].deadline if self._open else None
+        while self._open:
+            oldest = next(iter(self._open.values()))
+            if not oldest.answer.done():
+                return oldest.deadline
+            del self._open[oldest.ref]  # it was cancelled
+        return None
 
     def expire(self, now: float) -> None:
         """Give up those whose time is over."""
-        while (deadline := self.deadline) is not None and deadline <= now:
-            self._give_up(self._open.popleft(), "no answer came in time.")
+        due = takewhile(lambda each: each.deadline <= now, self._open.values())
+        self._give_up(list(due), "no answer came in time.")
 
     def close(self, why: str) -> None:
         """Give up all."""
-        while self.deadline is not None:
-            self._give_up(self._open.popleft(), why)
+        self._give_up(list(self._open.values()), why)
 
-    def _give_up(self, publication: Publication, why: str) -> None:
-        publication.uncertain |= publication.ref in self._sent
-        publication.give_up(str(publication.error) if publication.error else why)
+    def _give_up(self, publications: Sequence[Publication], why: str) -> None:
+        for publication in publications:
+            self._open.pop(publication.ref, None)
+            publication.uncertain |= publication.ref in self._sent
+            error = publication.error
+            publication.give_up(why if error is None else f"{error} {why.capitalize()}")
+        for room in {each.room for each in publications}:
+            if (lane := self._lanes.get(room)) is not None:
+                lane.forget_done()
+                if lane.is_empty and lane.queued:
+                    self._turns.remove(room)
+                    lane.queued = False
+                self._forget_if_empty(room, lane)

@@ -3,7 +3,8 @@
 from typing import Self
 
 from streamcast.client.feed import Feed
-from streamcast.message import MessageId
+from streamcast.errors import Disconnected
+from streamcast.message import ZERO, MessageId
 from streamcast.wire.told import Gap, Item
 
 
@@ -19,6 +20,8 @@ class Subscription:
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._position: MessageId | None = None
+        # Behind 0-0 is all that is kept, if a gap in front of it is told.
+        self._asked = ZERO if feed.start.everything else feed.start.after
 
     @property
     def room(self) -> str:
@@ -27,8 +30,11 @@ class Subscription:
 
     @property
     def position(self) -> MessageId | None:
-        """What to give as `after` to go on from here another time; None: not joined yet."""
-        return self._position or self._feed.head
+        """What to give as `after` to go on from here another time.
+
+        None: it is to begin now, or with the newest, and is not joined yet.
+        """
+        return self._position or self._feed.head or self._asked
 
     @property
     def is_joined(self) -> bool:
@@ -51,10 +57,11 @@ class Subscription:
     async def wait_joined(self) -> None:
         """Wait until the room is joined: what is published from now on comes.
 
-        Raises RequestError, Disconnected.
+        Raises RequestError, and Disconnected also where it is closed before.
         """
-        while self._feed.head is None and await self._feed.wait_changed():
-            pass
+        while self._feed.head is None:
+            if not await self._feed.wait_changed():
+                raise Disconnected(f"The subscription of {self.room} is closed.")
 
     def close(self) -> None:
         """Leave the room; what came already can still be iterated over."""

@@ -25,7 +25,8 @@ class Code(IntEnum):
 
 def may_come_back(code: int) -> bool:
     """Whether a client that was closed with this code should connect again."""
-    return code in {1001, 1006, 1011, 1012, 1013} or 4000 <= code <= 4399
+    # 1005 stands for a close without a code: nobody said to stay away.
+    return code in {1001, 1005, 1006, 1011, 1012, 1013} or 4000 <= code <= 4399
 
 
 class Close(NamedTuple):

@@ -13,7 +13,7 @@ from streamcast.errors import BadId, BadRequest, from_code
 from streamcast.message import MAX_META, MessageId
 from streamcast.wire.json_v1 import MAX_KEY
 from streamcast.wire.requests import Start
-from streamcast.wire.told import Acked, Failed, Gap, Joined, Left, Message, Skipped, Told
+from streamcast.wire.told import Acked, Failed, Gap, Joined, Message, Skipped, Told
 
 # Made once: `dumps` with arguments makes one each time.
 _frame = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -38,8 +38,8 @@ def leave(room: str) -> str:
     return _frame({"type": "leave", "room": room})
 
 
-def publish(room: str, ref: int, data: str | bytes, key: str, meta: str | None) -> str:
-    """Return the frame that publishes; bytes go as binary. Raises BadRequest."""
+def publish(room: str, ref: int, data: str | bytes, key: str, meta: str | None) -> bytes:
+    """Return the text frame that publishes, encoded; bytes go as binary. Raises BadRequest."""
     request: dict[str, Any] = {"type": "publish", "room": room, "ref": ref, "key": key}
     _check(key, "key", MAX_KEY)
     if isinstance(data, str):
@@ -50,7 +50,7 @@ def publish(room: str, ref: int, data: str | bytes, key: str, meta: str | None) 
     if meta is not None:
         _check(meta, "meta", MAX_META)
         request["meta"] = meta
-    return _frame(request)
+    return _frame(request).encode()
 
 
 def size_of(data: str | bytes) -> int:
@@ -67,7 +67,7 @@ def _utf8(value: str, name: str) -> bytes:
     try:
         return value.encode()
     except UnicodeEncodeError:
-        raise BadRequest(f"{name} is not text; publish bytes as bytes.") from None
+        raise BadRequest(f"{name} has half of a surrogate pair, which is not text.") from None
 
 
 # What the server tells
@@ -120,10 +120,6 @@ def _joined(told: dict[str, Any]) -> Joined:
     return Joined(told["room"], told["ref"], MessageId.parse(told["head"]), told["resumed"])
 
 
-def _left(told: dict[str, Any]) -> Left:
-    return Left(told["room"])
-
-
 def _acked(told: dict[str, Any]) -> Acked:
     return Acked(told["ref"], MessageId.parse(told["id"]))
 
@@ -137,7 +133,6 @@ _READ: Mapping[str, Callable[[dict[str, Any]], Told]] = {
     "gap": _gap,
     "skipped": _skipped,
     "joined": _joined,
-    "left": _left,
     "ack": _acked,
     "error": _failed,
 }

@@ -65,13 +65,6 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """A room was left."""
-
-    room: str
-
-
-@dataclass(frozen=True, slots=True)
 class Acked:
     """A publish was stored under this ID."""
 
@@ -87,7 +80,7 @@ class Failed:
     error: CodedError
 
 
-Told = Item | Joined | Left | Acked | Failed
+Told = Item | Joined | Acked | Failed
 """What a client has to hear."""
 
 
