@@ -28,6 +28,8 @@ class Profile(StrEnum):
 
     BROADCAST = "broadcast"
     LIVE = "live"
+    STORM = "storm"
+    IDLE = "idle"
 
 
 class Speech(StrEnum):
@@ -294,18 +296,22 @@ class LoadSettings:
     profile: Profile = _setting(
         Profile.BROADCAST,
         "broadcast: one room, in which --subscribers listen. live: --rooms with --players each, "
-        "who all publish and hear each other.",
+        "who all publish and hear each other. storm: the subscribers of a broadcast lose their "
+        "connections at one moment, half-way, and come back. idle: --connections and nothing else.",
         variable=False,
     )
-    subscribers: int = _setting(100, "With broadcast: how many listen.", at_least=1, variable=False)
+    subscribers: int = _setting(
+        100, "With broadcast, storm: how many listen.", at_least=1, variable=False
+    )
     publishers: int = _setting(
-        1, "With broadcast: how many publish, in turn.", at_least=1, variable=False
+        1, "With broadcast, storm: how many publish, in turn.", at_least=1, variable=False
     )
     rooms: int = _setting(200, "With live: how many rooms.", at_least=1, variable=False)
     players: int = _setting(5, "With live: how many in each.", at_least=1, variable=False)
+    connections: int = _setting(10_000, "With idle: how many.", at_least=1, variable=False)
     rate: float | None = _setting(
         None,
-        "How many messages a second: with broadcast in all, with live of each player.",
+        "How many messages a second: with broadcast and storm in all, with live of each player.",
         at_least=0.001,
         shown="100; with live 1",
         variable=False,
@@ -318,6 +324,13 @@ class LoadSettings:
         1.0, "How long to publish before that.", unit="duration", variable=False
     )
     dialect: Speech = _setting(Speech.JSON, "What to speak.", variable=False)
+    find_max: str | None = _setting(
+        None,
+        "Raise the rate of broadcast or live until this bound, such as p99<50ms, does not hold, "
+        "and find the highest at which it does.",
+        unit="bound",
+        variable=False,
+    )
     load_processes: int = _setting(
         1, "How many processes share the load.", at_least=1, at_most=64, variable=False
     )
@@ -327,7 +340,7 @@ class LoadSettings:
         """How many messages a second, as `rate` counts them."""
         if self.rate is not None:
             return self.rate
-        return 100.0 if self.profile == Profile.BROADCAST else 1.0
+        return 1.0 if self.profile == Profile.LIVE else 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +369,7 @@ class ReportSettings:
     json: str | None = _setting(
         None, "A file for everything, as JSON; - is standard output.", unit="file", variable=False
     )
+    html: str | None = _setting(None, "A file for a page to look at.", unit="file", variable=False)
     fail_if: tuple[str, ...] = _setting(
         (),
         "A bound, such as p99>50ms, lost>0 or deliveries_per_s<10000: where it is so, the exit "

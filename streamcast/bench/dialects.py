@@ -5,6 +5,7 @@ The law of this file: it is pure.
 
 import base64
 import json
+import re
 from enum import Enum
 from typing import Protocol
 from urllib.parse import quote
@@ -44,6 +45,12 @@ class Dialect(Protocol):
     def said(self, opcode: int, data: bytes) -> Said:
         """Return what another frame says."""
 
+    def id_of(self, data: bytes) -> str | None:
+        """Return the ID in a message's frame, if it has one."""
+
+    def rejoin(self, room: str, after: str) -> bytes:
+        """Return what to send to be in a room behind a message. Raises ValueError if it can't."""
+
 
 class PlainDialect:
     """A message is a frame. A publisher hears its room too."""
@@ -70,6 +77,14 @@ class PlainDialect:
     def said(self, opcode: int, data: bytes) -> Said:
         """Nothing."""
         return Said.NOTHING
+
+    def id_of(self, data: bytes) -> str | None:
+        """Return none: there is none."""
+        return None
+
+    def rejoin(self, room: str, after: str) -> bytes:
+        """Plain frames have no IDs to go on behind."""
+        raise ValueError("plain frames have no IDs")
 
 
 class JsonDialect:
@@ -106,7 +121,17 @@ class JsonDialect:
             return Said.NOTHING
         return _SAID.get(json.loads(data).get("type"), Said.NOTHING)
 
+    def id_of(self, data: bytes) -> str | None:
+        """Return a message's ID."""
+        found = _ID.search(data)
+        return None if found is None else found[1].decode()
 
+    def rejoin(self, room: str, after: str) -> bytes:
+        """Return a join behind an ID."""
+        return _object(type="join", room=room, after=after)
+
+
+_ID = re.compile(rb'"id":"([0-9]+-[0-9]+)"')
 _SAID = {"joined": Said.JOINED, "ack": Said.ACKED, "error": Said.REFUSED}
 
 

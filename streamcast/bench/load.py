@@ -60,13 +60,17 @@ class Result:
 
     `latencies`: by the second in which the message was due. `last`: of each message, how many of
     this process' members got it, and when the last did, after it was due. `worst`: the p99 of the
-    member that had the worst.
+    member that had the worst. `caught_up`: of each member that lost its connection on purpose, the
+    seconds from then until it had a message that was due after it came back; `behind`: how many
+    never had one.
     """
 
     faults: Faults = field(default_factory=Faults)
     latencies: dict[int, Histogram] = field(default_factory=dict)
     last: dict[tuple[int, int], tuple[int, float]] = field(default_factory=dict)
     worst: float = 0.0
+    caught_up: list[float] = field(default_factory=list)
+    behind: int = 0
     acked: int = 0
     refused: int = 0
     disconnected: int = 0
@@ -77,16 +81,15 @@ class Result:
 def run(pipe: Pipe, plan: Plan, members: tuple[Member, ...]) -> None:
     """Be a process of the load; the other end of the pipe leads it.
 
-    It says None when all members are in their rooms, and is told when the load begins. From then on
-    it tells its Progress, until it is told what was published by all; then it says its Result. What
-    it can't do it says as a StreamcastError.
+    It says how many seconds connecting took when all members are in their rooms, and is told when
+    the load begins. From then on it tells its Progress, until it is told what was published by
+    all; then it says its Result. What it can't do it says as a StreamcastError.
     """
     # Ctrl-C is for the one who leads, and who wants a report.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     load = Load(plan, members)
     try:
-        load.open()
-        pipe.send(None)
+        pipe.send(load.open())
         begin = pipe.recv()
         # A collection would be somebody's latency.
         gc.disable()
@@ -102,9 +105,23 @@ def run(pipe: Pipe, plan: Plan, members: tuple[Member, ...]) -> None:
 
 
 class Peer:
-    """A member's connection. `sent`: how many of its messages were."""
+    """A member's connection. `sent`: how many of its messages were.
 
-    __slots__ = ("connection", "is_in", "is_open", "member", "receiver", "rest", "sent")
+    `last_id`: that of the last message that came. `back_at`: when it was connected again, in
+    monotonic seconds.
+    """
+
+    __slots__ = (
+        "back_at",
+        "connection",
+        "is_in",
+        "is_open",
+        "last_id",
+        "member",
+        "receiver",
+        "rest",
+        "sent",
+    )
 
     def __init__(self, member: Member, connection: Connection) -> None:
         self.member = member
@@ -114,6 +131,8 @@ class Peer:
         self.is_in = not member.listens
         self.is_open = True
         self.sent = 0
+        self.last_id = "0-0"
+        self.back_at: float | None = None
 
 
 class Load:
@@ -126,6 +145,7 @@ class Load:
         self._peers: list[Peer] = []
         self._selector = selectors.DefaultSelector()
         self._result = Result()
+        self._cut_at = 0.0
         self._told = 0
 
     def close(self) -> None:
@@ -136,9 +156,12 @@ class Load:
 
     # Opening
 
-    def open(self) -> None:
-        """Connect, and wait until every listener is in its room. Raises Unreachable."""
-        dialect = self._dialect
+    def open(self) -> float:
+        """Connect, and wait until every listener is in its room; return the seconds it took.
+
+        Raises Unreachable.
+        """
+        dialect, began = self._dialect, time.monotonic()
         paths = [dialect.path(each.room, listens=each.listens) for each in self._members]
         connections = open_all(self._plan.address, paths, dialect.subprotocol)
         for member, connection in zip(self._members, connections, strict=True):
@@ -148,6 +171,7 @@ class Load:
             if member.listens:
                 connection.send(dialect.join(member.room))
         self._wait_until_in()
+        return time.monotonic() - began
 
     def _wait_until_in(self) -> None:
         end = time.monotonic() + JOIN_PATIENCE
@@ -180,6 +204,12 @@ class Load:
     def _payload(self, opcode: int, data: bytes) -> bytes | None:
         found = self._dialect.payload(opcode, data)
         return None if found == READY else found
+
+    def _noting_id(self, peer: Peer, opcode: int, data: bytes) -> bytes | None:
+        payload = self._payload(opcode, data)
+        if payload is not None:
+            peer.last_id = self._dialect.id_of(data) or peer.last_id
+        return payload
 
     def _other(self, peer: Peer, opcode: int, data: bytes) -> None:
         """Take in a frame that is no message of the load."""
@@ -217,8 +247,12 @@ class Load:
         heapq.heapify(due)
         tell_at = sign_at = time.monotonic()
         used, began = _cpu(), time.monotonic()
+        cut_at = None if self._plan.cut_at is None else begin + self._plan.cut_at
         while not pipe.poll():
             now = time.monotonic()
+            if cut_at is not None and now >= cut_at:
+                cut_at = None
+                self._storm()
             if now >= tell_at:
                 tell_at = now + TELL_EVERY
                 pipe.send(self._progress(begin, done=not due))
@@ -242,15 +276,36 @@ class Load:
             mere = member.schedule is None
             leads = mere and member.room not in streams
             stream = streams.setdefault(member.room, Stream()) if mere else Stream()
+            storms = self._plan.cut_at is not None
             peer.receiver = Receiver(
                 stream,
-                self._payload,
+                partial(self._noting_id, peer) if storms else self._payload,
                 self._plan.size,
                 partial(self._other, peer),
-                compares=mere and not leads and not peer.rest,
+                compares=mere and not (leads or storms or peer.rest),
             )
             if peer.rest:
                 peer.receiver.receive(time.monotonic(), bytes(peer.rest))
+
+    # A storm
+
+    def _storm(self) -> None:
+        """Lose the connections of all mere listeners at once, and come back behind what came."""
+        gone = [peer for peer in self._peers if peer.member.schedule is None and peer.is_open]
+        self._cut_at = time.monotonic()
+        for peer in gone:
+            self._selector.unregister(peer.connection.sock)
+            peer.connection.close()
+        paths = [self._dialect.path(peer.member.room, listens=True) for peer in gone]
+        connections = open_all(self._plan.address, paths, self._dialect.subprotocol)
+        for peer, connection in zip(gone, connections, strict=True):
+            assert peer.receiver is not None
+            peer.connection = connection
+            peer.receiver.begin_anew()
+            self._selector.register(connection.sock, selectors.EVENT_READ, peer)
+            connection.send(self._dialect.rejoin(peer.member.room, peer.last_id))
+            peer.back_at = time.monotonic()
+            self._serve(0.0)
 
     def _publish(self, due: list[tuple[float, int]], begin: float, now: float) -> None:
         """Send all that is due."""
@@ -354,7 +409,17 @@ class Load:
             )
             judgement.faults.unknown += peer.receiver.unknown
             self._count(judgement)
+            if peer.back_at is not None:
+                self._count_catching_up(peer.receiver, begin, peer.back_at)
         return result
+
+    def _count_catching_up(self, receiver: Receiver, begin: float, back_at: float) -> None:
+        due_from = (back_at - begin) * 1e6
+        for now, mark in receiver.arrivals():
+            if mark.due >= due_from:
+                self._result.caught_up.append(now - self._cut_at)
+                return
+        self._result.behind += 1
 
     def _count(self, judgement: Judgement) -> None:
         """Add one member's; what was due while the server warmed up is not measured."""

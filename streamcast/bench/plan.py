@@ -31,6 +31,8 @@ class Plan:
     warmup: float
     duration: float
     members: tuple[Member, ...]
+    cut_at: float | None = None
+    """When all who only listen lose their connections, and come back; None: never."""
 
     @property
     def publishers(self) -> dict[str, list[int]]:
@@ -89,3 +91,8 @@ def live(
         )
         for number in range(total)
     )
+
+
+def idle(room: str, *, connections: int) -> tuple[Member, ...]:
+    """One room, in which nobody says anything."""
+    return (Member(room, True),) * connections

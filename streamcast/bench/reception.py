@@ -126,6 +126,10 @@ class Receiver:
         self._compares = False
         self._take_apart(now, bytes(stream.data[begun : self._at]) + data)
 
+    def begin_anew(self) -> None:
+        """Take in that the connection is another one: what was half a frame is none any more."""
+        self._rest.clear()
+
     def give_up_comparing(self) -> None:
         """Take apart what waits for the first subscriber, who may never get it."""
         ahead, self._ahead = self._ahead, []

@@ -65,7 +65,9 @@ class Report:
     """What one run found out. Times are milliseconds, from when a message was due.
 
     `last`: until the last listener of its room had a message. `worst`: the p99 of the listener
-    whose p99 was the worst. `load`: how much of a core each process of the load used.
+    whose p99 was the worst. `caught_up`: until those who lost their connections at one moment had
+    the newest again; `behind`: how many never had; `store_reads`: how many reads the store was
+    asked for from that moment on. `load`: how much of a core each process of the load used.
     """
 
     settings: Mapping[str, Any]
@@ -76,6 +78,10 @@ class Report:
     last: Times
     worst: float
     faults: Faults
+    connections_per_s: float
+    caught_up: Times | None
+    behind: int
+    store_reads: int | None
     refused: int
     disconnected: int
     load: Sequence[float]
@@ -91,7 +97,7 @@ class Report:
         """Whether nothing was lost, doubled, swapped, refused or cut."""
         faults = self.faults
         wrong = faults.lost + faults.duplicate + faults.out_of_order + faults.unknown
-        return not (wrong or self.refused or self.disconnected)
+        return not (wrong or self.refused or self.disconnected or self.behind)
 
     @property
     def busy(self) -> bool:
@@ -124,6 +130,10 @@ class Report:
             "latency_ms": _object(self.latency),
             "last_receiver_ms": _object(self.last),
             "worst_receiver_p99_ms": self.worst,
+            "connections_per_s": self.connections_per_s,
+            "caught_up_ms": None if self.caught_up is None else _object(self.caught_up),
+            "behind": self.behind,
+            "store_reads": self.store_reads,
             "faults": asdict(self.faults)
             | {"refused": self.refused, "disconnected": self.disconnected},
             "load": {
@@ -142,6 +152,7 @@ def make(
     settings: Mapping[str, Any],
     about: Mapping[str, str],
     server: ServerUse | None,
+    store_reads: int | None = None,
 ) -> Report:
     """Add up what the processes of a load found out."""
     results = measured.results
@@ -167,6 +178,10 @@ def make(
         last=Times.of(_last(measured)),
         worst=_ms(max((result.worst for result in results), default=0.0)),
         faults=faults,
+        connections_per_s=round(len(measured.plan.members) / measured.opened, 1),
+        caught_up=_caught_up(measured),
+        behind=sum(result.behind for result in results),
+        store_reads=store_reads,
         refused=sum(result.refused for result in results),
         disconnected=sum(result.disconnected for result in results),
         load=[round(result.cpu / result.wall, 3) for result in results if result.wall],
@@ -177,6 +192,17 @@ def make(
         interrupted=measured.interrupted,
         about=about,
     )
+
+
+def _caught_up(measured: Measured) -> Times | None:
+    """Return the times until those who had lost their connections had the newest again."""
+    if measured.plan.cut_at is None:
+        return None
+    found = Histogram()
+    for result in measured.results:
+        for seconds in result.caught_up:
+            found.add(seconds)
+    return Times.of(found)
 
 
 def _last(measured: Measured) -> Histogram:

@@ -54,11 +54,8 @@ class Measured:
 
 def measure(plan: Plan, processes: int, watcher: Watcher) -> Measured:
     """Run a load to its end; Ctrl-C is one too. Raises StreamcastError."""
-    began = time.monotonic()
     with _processes(plan, processes) as pipes:
-        for pipe in pipes:
-            _hear(pipe)
-        opened = time.monotonic() - began
+        opened = max(map(_hear_seconds, pipes))
         watcher.begin()
         begin = time.monotonic() + START_IN
         _tell_all(pipes, begin)
@@ -174,6 +171,12 @@ class _Leader:
 def _tell_all(pipes: Sequence[Pipe], what: object) -> None:
     for pipe in pipes:
         pipe.send(what)
+
+
+def _hear_seconds(pipe: Pipe) -> float:
+    heard = _hear(pipe)
+    assert isinstance(heard, float)
+    return heard
 
 
 def _hear(pipe: Pipe) -> object:

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryFile
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
+import redis
 
 from streamcast.bench.sockets import Address
 from streamcast.errors import BadUrl, StreamcastError
 
+READS = ("xread", "xrange", "xrevrange")
 STOP_WITHIN = 15.0
 """Seconds in which it has to end in order."""
 
@@ -40,9 +43,21 @@ class Use:
 class OwnServer:
     """`streamcast serve` on a free port; `url` is where."""
 
-    def __init__(self, process: "subprocess.Popen[str]", url: str) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", url: str, store: str) -> None:
         self.url = url
         self._process = psutil.Process(process.pid)
+        self._store: Any = redis.Redis.from_url(store)
+
+    def store_reads(self) -> int | None:
+        """Return how many reads of streams the store has answered so far, as it counts them.
+
+        None: it does not say.
+        """
+        try:
+            told: dict[str, dict[str, int]] = self._store.info("commandstats")
+        except redis.RedisError:
+            return None
+        return sum(told.get(f"cmdstat_{name}", {}).get("calls", 0) for name in READS)
 
     def use(self) -> Use:
         """Return what it has used so far. Its embedded store is not counted."""
@@ -52,11 +67,11 @@ class OwnServer:
 
 
 @contextmanager
-def own_server(redis: str | None) -> Iterator[OwnServer]:
+def own_server(store: str | None) -> Iterator[OwnServer]:
     """Start a server, and stop it at the end. Raises StreamcastError in the server's own words."""
     command = [sys.executable, "-m", "streamcast", "serve", "--port", "0"]
     command += ["--max-connections", "1000000", "--log-level", "warning", "--log-format", "text"]
-    command += ["--redis", redis] if redis is not None else []
+    command += ["--redis", store] if store is not None else []
     with TemporaryFile("w+") as said:
         # In a session of its own: Ctrl-C is for the bench, which stops it when it has its figures.
         process = subprocess.Popen(  # noqa: S603 - our own program
@@ -69,7 +84,10 @@ def own_server(redis: str | None) -> Iterator[OwnServer]:
                 process.wait()
                 said.seek(0)
                 raise StreamcastError(said.read().strip() or "The server ended at once.")
-            yield OwnServer(process, line.removeprefix("Listening on ").strip())
+            url = line.removeprefix("Listening on ").strip()
+            if store is None:
+                store = f"unix://{process.stdout.readline().rpartition(' ')[2].strip()}"
+            yield OwnServer(process, url, store)
         finally:
             process.terminate()
             try:

@@ -26,11 +26,14 @@ def _parts(report: Report) -> Iterator[RenderableType]:
         f"{report.deliveries} deliveries measured in {report.seconds:.1f} s"
     )
     yield ""
-    yield _percentiles(report)
-    yield ""
-    yield _bars(report.buckets)
-    yield ""
+    if report.deliveries:
+        yield _percentiles(report)
+        yield ""
+        yield _bars(report.buckets)
+        yield ""
     yield _facts(
+        *_storm(report),
+        ("connections/s", f"{report.connections_per_s:,.0f}"),
         ("messages/s", f"{rates['messages_per_s']:,.1f}"),
         ("deliveries/s", f"{rates['deliveries_per_s']:,.1f}"),
         ("MB/s", f"{rates['mb_per_s']:,.2f}"),
@@ -81,6 +84,17 @@ def _facts(*facts: tuple[str, str]) -> Table:
     for name, value in facts:
         table.add_row(name, value)
     return table
+
+
+def _storm(report: Report) -> Iterator[tuple[str, str]]:
+    times = report.caught_up
+    if times is not None:
+        p50, p99 = _time(times.percentiles["p50"]), _time(times.percentiles["p99"])
+        yield "caught up again", f"p50 {p50} ms, p99 {p99} ms, the last {_time(times.max)} ms"
+        if report.behind:
+            yield "never", str(report.behind)
+        if report.store_reads is not None:
+            yield "reads of the store", f"{report.store_reads:,}, from that moment on"
 
 
 def _server(report: Report) -> Iterator[tuple[str, str]]:

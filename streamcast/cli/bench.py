@@ -3,7 +3,7 @@
 import typer
 
 from streamcast.cli.options import settings_command
-from streamcast.config import LoadSettings, ReportSettings, TargetSettings
+from streamcast.config import LoadSettings, Profile, ReportSettings, Speech, TargetSettings
 
 
 @settings_command(load=LoadSettings, target=TargetSettings, report=ReportSettings)
@@ -22,6 +22,10 @@ def bench(load: LoadSettings, target: TargetSettings, report: ReportSettings) ->
     """
     if target.url is not None and target.redis is not None:
         raise typer.BadParameter("--redis is for the bench's own server; give either, or --url.")
+    if load.find_max is not None and load.profile not in {Profile.BROADCAST, Profile.LIVE}:
+        raise typer.BadParameter("--find-max is for --profile broadcast and live.")
+    if load.profile == Profile.STORM and load.dialect != Speech.JSON:
+        raise typer.BadParameter("--profile storm needs IDs, and so --dialect json.")
     # What only a running command needs is not loaded for --help.
     from streamcast.cli.benching import run
 

@@ -7,6 +7,7 @@ import secrets
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from streamcast import __version__
 from streamcast.bench import plan as plans
 from streamcast.bench.histogram import Histogram
+from streamcast.bench.html import page
+from streamcast.bench.knee import Knee
 from streamcast.bench.limits import Limit
 from streamcast.bench.load import Progress as HowFar
 from streamcast.bench.plan import Member, Plan
@@ -34,7 +37,10 @@ FAILED, BOUND_BROKEN, INTERRUPTED = 1, 99, 130
 def run(load: LoadSettings, target: TargetSettings, wanted: ReportSettings) -> int:
     """Measure, report, and return the exit code. Raises StreamcastError."""
     with _server(target) as (url, server):
-        report = _measure(load, url, server)
+        if load.find_max is None:
+            report = _measure(load, url, server)
+        else:
+            report = _find_max(load, Limit.parse(load.find_max), url, server)
     _print(report, wanted)
     if report.interrupted:
         return INTERRUPTED
@@ -44,6 +50,26 @@ def run(load: LoadSettings, target: TargetSettings, wanted: ReportSettings) -> i
     if broken:
         return BOUND_BROKEN
     return 0 if report.is_whole or wanted.allow_loss else FAILED
+
+
+def _find_max(load: LoadSettings, bound: Limit, url: str, server: OwnServer | None) -> Report:
+    """Return the report of the highest rate at which a bound holds, or of the lowest tried."""
+    knee, best = Knee(load.published), None
+    while (rate := knee.next) is not None:
+        report = _measure(replace(load, rate=rate), url, server)
+        held = bound.holds_for(report) and report.is_whole
+        figure = f"{bound.name} {bound.figure(report):g}"
+        busy = " (the load was busy)" if report.busy else ""
+        word = "holds" if held else "does not hold"
+        typer.echo(f"{rate:,.0f}/s: {figure}, {bound.text} {word}{busy}", err=True)
+        if report.interrupted:
+            return report
+        if held or best is None:
+            best = report
+        knee.tried(held=held)
+    assert best is not None
+    typer.echo(f"{bound.text} holds up to {knee.best:,.0f} messages a second.", err=True)
+    return best
 
 
 @contextmanager
@@ -63,16 +89,20 @@ def _measure(load: LoadSettings, url: str, server: OwnServer | None) -> Report:
         load.warmup,
         load.warmup + load.duration,
         tuple(_members(load)),
+        load.warmup + load.duration / 2 if load.profile == Profile.STORM else None,
     )
     with Watch(plan, server) as watch:
         measured = measure(plan, load.load_processes, watch)
-    return make(measured, _settings(load, plan), _about(url), watch.used(measured))
+    used, reads = watch.used(measured), watch.store_reads
+    return make(measured, _settings(load, plan), _about(url), used, reads)
 
 
 def _members(load: LoadSettings) -> Sequence[Member]:
     """Return who takes part, in rooms that nobody used before."""
     name, whole = f"bench-{secrets.token_hex(4)}", load.warmup + load.duration
-    if load.profile == Profile.BROADCAST:
+    if load.profile == Profile.IDLE:
+        return plans.idle(name, connections=load.connections)
+    if load.profile != Profile.LIVE:
         return plans.broadcast(
             name,
             subscribers=load.subscribers,
@@ -92,6 +122,8 @@ class Watch:
         self._plan = plan
         self._server = server
         self._uses: list[Use] = []
+        self._reads_before: int | None = None
+        self._reads_after: int | None = None
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -127,12 +159,27 @@ class Watch:
             recent.merge(each.recent)
         p50, p99 = (time * 1000 for time in recent.percentiles((50, 99)))
         received = sum(each.received for each in progress)
+        if self._plan.cut_at is not None and seconds < self._plan.cut_at:
+            self._reads_before = self._reads()
         far = f"{received:,} deliveries, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
         self._bar.update(self._task, completed=max(0.0, seconds), far=far)
 
     def end(self) -> None:
         """Note what the server used by the load."""
         self._note()
+        self._reads_after = self._reads()
+
+    def _reads(self) -> int | None:
+        if self._server is None or self._plan.cut_at is None:
+            return None
+        return self._server.store_reads()
+
+    @property
+    def store_reads(self) -> int | None:
+        """How many reads the store answered from the moment of the storm on."""
+        if self._reads_before is None or self._reads_after is None:
+            return None
+        return self._reads_after - self._reads_before
 
     def used(self, measured: Measured) -> ServerUse | None:
         """Return what the load had the server use."""
@@ -181,12 +228,18 @@ def _about(url: str) -> dict[str, str]:
 
 def _print(report: Report, wanted: ReportSettings) -> None:
     whole = json.dumps(report.as_object(), indent=2) + "\n"
+    if wanted.html is not None:
+        _write(wanted.html, page(report))
     if wanted.json == "-":
         sys.stdout.write(whole)
         return
     Console().print(shown(report))
     if wanted.json is not None:
-        try:
-            Path(wanted.json).write_text(whole)
-        except OSError as error:
-            raise StreamcastError(f"{wanted.json} can't be written: {error.strerror}.") from error
+        _write(wanted.json, whole)
+
+
+def _write(file: str, text: str) -> None:
+    try:
+        Path(file).write_text(text)
+    except OSError as error:
+        raise StreamcastError(f"{file} can't be written: {error.strerror}.") from error

@@ -43,6 +43,7 @@ _PARSERS: Mapping[str, tuple[Callable[[str], Any], Callable[[Any], Any]]] = {
     "address": (units.address, str),
     "file": (str, str),
     "limit": (units.limit, list[str]),
+    "bound": (units.limit, str),
 }
 
 
