@@ -195,3 +195,66 @@ def test_loss_fails_the_command() -> None:
 def test_straight_to_stdout_is_nothing_but_json(any_store: Store) -> None:
     ended = command("--json", "-", "--redis", any_store.url)
     assert json.loads(ended.stdout)["faults"]["lost"] == 0
+
+
+# Other profiles
+
+
+def test_a_storm(any_server: Server) -> None:
+    """All who listen are cut off at one moment, and come back: nothing is missed."""
+    members = broadcast(
+        "storm", subscribers=20, publishers=1, rate=MESSAGES / DURATION, duration=2 * DURATION
+    )
+    plan = Plan(
+        address_of(any_server.url), "json", 100, 0.0, 2 * DURATION, members, cut_at=DURATION
+    )
+    report = report_of(plan, 2)
+    assert report.is_whole
+    assert report.published == 2 * MESSAGES
+    assert report.deliveries == 20 * report.published
+    assert report.caught_up is not None
+    assert report.caught_up.count == 20
+    assert report.behind == 0
+
+
+def test_the_command_knows_all_profiles(any_store: Store) -> None:
+    """A storm asks the store for few reads, whoever comes back; idle measures its whole time."""
+    place = ["--redis", any_store.url, "--json", "-"]
+    storm = json.loads(command("--profile", "storm", "--duration", "1s", *place).stdout)
+    assert storm["caught_up_ms"]["count"] == 3
+    assert 0 < storm["store_reads"] < 3 * storm["published"]
+    idle = json.loads(command("--profile", "idle", "--connections", "50", *place).stdout)
+    assert idle["deliveries"] == 0
+    assert idle["connections_per_s"] > 0
+    assert idle["seconds"] == 0.3
+    live = json.loads(command("--profile", "live", "--rooms", "2", "--rate", "10", *place).stdout)
+    assert live["settings"]["connections"] == 10
+    assert live["deliveries"] == 5 * 10 * 3
+
+
+def test_the_highest_rate(any_server: Server, tmp_path: Path) -> None:
+    """A bound that never breaks would be raised for ever; one that always does is told so."""
+    html = tmp_path / "report.html"
+    ended = command("--url", any_server.url, "--find-max", "p50<1us", "--html", str(html))
+    assert ended.returncode == 0
+    assert "100/s: p50" in ended.stderr
+    assert "p50<1us holds up to 0 messages a second." in ended.stderr
+    assert html.read_text().startswith("<!doctype html>")
+
+
+def test_wrong_usage() -> None:
+    for options in (
+        ["--url", "ws://127.0.0.1:1", "--redis", "redis://127.0.0.1:1"],
+        ["--url", "wss://127.0.0.1:1"],
+        ["--fail-if", "p98>1ms"],
+        ["--size", "10B"],
+        ["--profile", "storm", "--dialect", "plain"],
+        ["--profile", "idle", "--find-max", "p99<1ms"],
+    ):
+        ended = command(*options)
+        assert ended.returncode == 2, options
+    ended = command("--url", "ws://127.0.0.1:1")
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "127.0.0.1:1 can't be reached: Connection refused.\n",
+    )

@@ -126,7 +126,7 @@ class Report:
             "published": self.published,
             "deliveries": self.deliveries,
             "seconds": round(self.seconds, 3),
-            "rates": {name: round(rate, 3) for name, rate in self.rates.items()},
+            "rates": {name: round(rate, 6) for name, rate in self.rates.items()},
             "latency_ms": _object(self.latency),
             "last_receiver_ms": _object(self.last),
             "worst_receiver_p99_ms": self.worst,

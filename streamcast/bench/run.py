@@ -134,7 +134,9 @@ class _Leader:
                 before, received = received, self.received
                 if received != before:
                     since = now
-                if self._all_published and (
+                if now < self._end or not self._all_published:
+                    continue
+                if (
                     received >= self._expected
                     or now > max(since, self._end) + QUIET
                     or now > self._end + LATEST

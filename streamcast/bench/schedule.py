@@ -5,16 +5,15 @@ before it fared; it carries that time, from which its latency counts, so that a 
 by a sender that waited for it (coordinated omission).
 """
 
-import re
 from dataclasses import dataclass
+from math import ceil
+from typing import NamedTuple
 
 SMALLEST = 48
 """Bytes that a payload needs for what is written in it."""
-_MARK = re.compile(rb"~(\d+) (\d+) (\d+)~$")
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """What a payload says: who published it, as which of its messages, due at which time.
 
     `due`: microseconds since the load began.
@@ -33,10 +32,13 @@ def payload(mark: Mark, size: int) -> bytes:
 
 def mark_of(data: bytes, size: int) -> Mark | None:
     """Return the mark in a payload; None if it is none that was published."""
-    found = _MARK.search(data, max(0, len(data) - SMALLEST))
-    if found is None or len(data) != size or data.strip(b"x") != found[0]:
+    try:
+        filling, written, rest = data.split(b"~")
+        publisher, number, due = written.split(b" ")
+        mark = Mark(int(publisher), int(number), int(due))
+    except ValueError:
         return None
-    return Mark(*map(int, found.groups()))
+    return mark if len(data) == size and not rest and not filling.strip(b"x") else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,8 @@ class Schedule:
 
     @property
     def count(self) -> int:
-        """How many there are in all."""
-        return max(0, int((self.duration - self.offset) * self.rate + 1e-9)) if self.rate else 0
+        """How many are due before the end."""
+        return max(0, ceil((self.duration - self.offset) * self.rate - 1e-9))
 
     def due(self, number: int) -> float:
         """Return when a message is due, in seconds since the load began."""

@@ -1,0 +1,276 @@
+"""The bench's figures: pure, by hand and by hypothesis."""
+
+import json
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamcast.bench.frames import BINARY, TEXT, client_frame, next_frame
+from streamcast.bench.histogram import Histogram
+from streamcast.bench.html import page
+from streamcast.bench.knee import Knee
+from streamcast.bench.limits import Limit
+from streamcast.bench.plan import broadcast, live
+from streamcast.bench.reception import Faults, Receiver, Stream, judge
+from streamcast.bench.report import Report, Second, Times
+from streamcast.bench.schedule import Mark, Schedule, mark_of, payload
+
+TIMES = st.lists(st.floats(2e-6, 100, allow_nan=False), min_size=1, max_size=200)
+
+
+@given(TIMES, st.sampled_from([50.0, 90.0, 99.0, 99.99]))
+def test_percentiles_are_off_by_one_percent_at_most(times: list[float], percent: float) -> None:
+    histogram = Histogram()
+    for time in times:
+        histogram.add(time)
+    rank = max(1, -(-len(times) * percent // 100))
+    exact = sorted(times)[int(rank) - 1]
+    assert abs(histogram.percentile(percent) - exact) <= 0.01 * exact
+    assert histogram.longest == max(times)
+    assert histogram.total == len(times)
+
+
+@given(TIMES, TIMES)
+def test_merging_is_the_same_as_counting_all(one: list[float], other: list[float]) -> None:
+    parts = [Histogram(), Histogram()]
+    whole = Histogram()
+    for part, times in zip(parts, (one, other), strict=True):
+        for time in times:
+            part.add(time)
+            whole.add(time)
+    parts[0].merge(parts[1])
+    assert parts[0].counts == whole.counts
+    assert parts[0].longest == whole.longest
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**9), st.integers(48, 500))
+def test_a_payload_says_what_it_is(publisher: int, number: int, due: int, size: int) -> None:
+    mark = Mark(publisher, number, due)
+    data = payload(mark, size)
+    assert len(data) == size
+    assert mark_of(data, size) == mark
+    assert mark_of(data[1:], size) is None
+    assert mark_of(data[:-1], size) is None
+    assert mark_of(data.replace(b"x", b"y", 1), size) is (None if b"x" in data else mark)
+
+
+def test_what_is_due_does_not_depend_on_what_came() -> None:
+    schedule = Schedule(publisher=3, rate=4.0, offset=0.1, duration=2.0)
+    assert [schedule.due(number) for number in range(3)] == [0.1, 0.35, 0.6]
+    assert schedule.count == 8
+    assert schedule.mark(2) == Mark(3, 2, 600_000)
+    all_due = sorted(
+        member.schedule.due(number)
+        for member in broadcast("r", subscribers=1, publishers=3, rate=10, duration=1.0)
+        if member.schedule is not None
+        for number in range(member.schedule.count)
+    )
+    assert all_due == pytest.approx([number / 10 for number in range(10)])
+
+
+def test_players_are_spread_evenly() -> None:
+    members = live("r", rooms=3, players=2, rate=1.0, duration=2.0)
+    first = sorted(each.schedule.due(0) for each in members if each.schedule is not None)
+    assert first == pytest.approx([number / 6 for number in range(6)])
+    assert {each.room for each in members} == {"r-0", "r-1", "r-2"}
+
+
+@given(st.binary(max_size=300), st.sampled_from([TEXT, BINARY]))
+def test_frames_come_in_any_pieces(data: bytes, opcode: int) -> None:
+    server = bytearray(client_frame(opcode, data))
+    mask = len(server) - len(data) - 4
+    del server[mask : mask + 4]
+    server[1] &= 0x7F
+    for end in range(len(server)):
+        assert next_frame(bytes(server[:end]), 0) is None
+    frame = next_frame(server + b"more", 0)
+    assert frame is not None
+    assert (frame.opcode, frame.data, frame.end) == (opcode, data, len(server))
+
+
+def test_a_frame_that_no_server_sends() -> None:
+    with pytest.raises(ValueError, match="frame"):
+        next_frame(client_frame(TEXT, b"x"), 0)
+
+
+class Pair:
+    """A subscriber that leads and one that compares, in plain frames."""
+
+    def __init__(self) -> None:
+        stream = Stream()
+        self.first = self._make(stream, compares=False)
+        self.other = self._make(stream, compares=True)
+
+    def _make(self, stream: Stream, *, compares: bool) -> Receiver:
+        def plain(opcode: int, data: bytes) -> bytes | None:
+            return data
+
+        return Receiver(stream, plain, 50, lambda *_: None, compares=compares)
+
+
+def frames(*numbers: int) -> bytes:
+    parts = bytearray()
+    for number in numbers:
+        data = payload(Mark(0, number, number * 1000), 50)
+        parts += bytes((0x81, len(data))) + data
+    return bytes(parts)
+
+
+def verdict(receiver: Receiver, published: int) -> tuple[Faults, list[float]]:
+    receiver.give_up_comparing()
+    judged = judge(receiver.arrivals(), [published], {0: 0}, 0.0)
+    return judged.faults, [round(latency, 6) for _, latency in judged.latencies]
+
+
+@given(st.data())
+def test_comparing_finds_the_same_as_taking_apart(data: st.DataObject) -> None:
+    """In whatever pieces it comes, before or behind the first subscriber, right or wrong."""
+    numbers = data.draw(st.lists(st.integers(0, 9), max_size=12))
+    whole, truth = frames(*range(10)), frames(*numbers)
+    pair = Pair()
+    alone = Pair().first
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(truth)), max_size=4)))
+    pieces = [truth[a:b] for a, b in zip([0, *cuts], [*cuts, len(truth)], strict=True) if a < b]
+    ahead = data.draw(st.integers(0, len(pieces)))
+    for time, piece in enumerate(pieces):
+        if time == ahead:
+            pair.first.receive(0.0, whole)
+        pair.other.receive(float(time), piece)
+        alone.receive(float(time), piece)
+    pair.other.catch_up()
+    assert verdict(pair.other, 10) == verdict(alone, 10)
+
+
+def test_latency_counts_from_when_it_was_due() -> None:
+    pair = Pair()
+    pair.first.receive(0.010, frames(0, 1))
+    pair.other.receive(0.020, frames(0, 1))
+    assert verdict(pair.first, 2) == (Faults(), [0.010, 0.009])
+    assert verdict(pair.other, 2) == (Faults(), [0.020, 0.019])
+
+
+def test_a_knee_is_found() -> None:
+    knee, tried = Knee(100), []
+    while (rate := knee.next) is not None:
+        tried.append(rate)
+        knee.tried(held=rate <= 730)
+    assert tried[:4] == [100, 200, 400, 800]
+    assert 700 <= knee.best <= 730
+    never = Knee(100)
+    while (rate := never.next) is not None:
+        never.tried(held=False)
+    assert never.best == 0
+
+
+def report(**more: Any) -> Report:
+    times = Times(10, {"p50": 1.0, "p75": 2.0, "p90": 3.0, "p95": 4.0, "p99": 50.0}, 60.0)
+    made: dict[str, Any] = {
+        "settings": {"profile": "<b>", "size": 100, "connections": 2, "listeners_per_message": 1},
+        "published": 10,
+        "deliveries": 10,
+        "seconds": 2.0,
+        "latency": times,
+        "last": times,
+        "worst": 55.0,
+        "faults": Faults(lost=1),
+        "connections_per_s": 10.0,
+        "caught_up": None,
+        "behind": 0,
+        "store_reads": None,
+        "refused": 0,
+        "disconnected": 0,
+        "load": [0.5],
+        "load_per_delivery": 1.0,
+        "over_time": [Second(0, 5, 1.0, 2.0, 3.0), Second(1, 5, 1.0, 2.0, 60.0)],
+        "buckets": [(1.0, 5), (2.0, 4), (50.0, 1)],
+    }
+    return Report(**(made | more))
+
+
+def test_bounds() -> None:
+    whole = report()
+    for text, holds in (
+        ("p99>49ms", True),
+        ("p99>50ms", False),
+        ("p99 >= 0.05s", True),
+        ("last_p50<1100us", True),
+        ("max<59ms", False),
+        ("worst>50ms", True),
+        ("lost>0", True),
+        ("duplicate>0", False),
+        ("deliveries_per_s<10", True),
+        ("deliveries_per_s<5", False),
+    ):
+        assert Limit.parse(text).holds_for(whole) is holds, text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "p99", "p99>50", "p98>1ms", "lost>1ms", "lost=0", "p99>ms", "p99>1.2.3ms", "x<1"]
+)
+def test_what_is_no_bound(text: str) -> None:
+    with pytest.raises(ValueError, match=r"bound|figure|unit|time|number"):
+        Limit.parse(text)
+
+
+def test_the_schema_of_the_json() -> None:
+    told = report().as_object()
+    assert json.loads(json.dumps(told)) == told
+    assert set(told) == {
+        "schema",
+        "about",
+        "settings",
+        "interrupted",
+        "published",
+        "deliveries",
+        "seconds",
+        "rates",
+        "latency_ms",
+        "last_receiver_ms",
+        "worst_receiver_p99_ms",
+        "connections_per_s",
+        "caught_up_ms",
+        "behind",
+        "store_reads",
+        "faults",
+        "load",
+        "server",
+        "over_time",
+        "histogram_ms",
+    }
+    assert told["schema"] == 1
+    assert set(told["rates"]) == {"messages_per_s", "deliveries_per_s", "mb_per_s"}
+    assert told["rates"] == {"messages_per_s": 5.0, "deliveries_per_s": 5.0, "mb_per_s": 0.0005}
+    assert set(told["faults"]) == {
+        "lost",
+        "duplicate",
+        "out_of_order",
+        "unknown",
+        "refused",
+        "disconnected",
+    }
+
+
+class Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in {"src", "href"}]
+
+
+def test_the_page_needs_nothing_else_and_escapes() -> None:
+    text = page(report())
+    parsed = Page()
+    parsed.feed(text)
+    assert parsed.links == []
+    assert parsed.tags.count("svg") == 2
+    assert "b" not in parsed.tags
+    assert "1 lost" in text
+    assert "url(" not in text
+    assert "Nothing was measured." in page(report(buckets=[], over_time=[]))
