@@ -70,6 +70,7 @@ class Receiver:
         self._leads = not compares
         # As long as it only compares: how far it is, and what came before the first one got it.
         self._compares = compares
+        self._expected = stream.data
         self._at = 0
         self._ahead: list[tuple[float, bytes]] = []
         self._times = array("d")
@@ -88,7 +89,12 @@ class Receiver:
 
     def receive(self, now: float, data: bytes) -> None:
         """Take in bytes that came at `now`, in seconds."""
-        if not self._compares:
+        # What nearly every read of a large load is; no call is made here that can be spared.
+        if self._compares and not self._ahead and self._expected.startswith(data, self._at):
+            self._at += len(data)
+            self._times.append(now)
+            self._ends.append(self._at)
+        elif not self._compares:
             self._take_apart(now, data)
         elif self._ahead:
             self._ahead.append((now, data))
@@ -109,7 +115,7 @@ class Receiver:
                 break
 
     def _compare(self, now: float, data: bytes) -> None:
-        stream = self._stream.data
+        stream = self._expected
         if stream.startswith(data, self._at):
             self._at += len(data)
             self._times.append(now)

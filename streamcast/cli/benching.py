@@ -5,6 +5,7 @@ import os
 import platform
 import secrets
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -121,7 +122,7 @@ class Watch:
     def __init__(self, plan: Plan, server: OwnServer | None) -> None:
         self._plan = plan
         self._server = server
-        self._uses: list[Use] = []
+        self._uses: list[tuple[float, Use]] = []
         self._reads_before: int | None = None
         self._reads_after: int | None = None
         self._bar = Progress(
@@ -145,7 +146,7 @@ class Watch:
 
     def _note(self) -> None:
         if self._server is not None:
-            self._uses.append(self._server.use())
+            self._uses.append((time.monotonic(), self._server.use()))
 
     def begin(self) -> None:
         """Note what the server used before the load."""
@@ -185,12 +186,12 @@ class Watch:
         """Return what the load had the server use."""
         if self._server is None:
             return None
-        alone, before, after = self._uses
+        (_, alone), (begin, before), (end, after) = self._uses
         cpu = after.cpu - before.cpu
         members = len(self._plan.members)
         return ServerUse(
             cpu_seconds=round(cpu, 3),
-            cpu_share=round(cpu / self._plan.duration, 3),
+            cpu_share=round(cpu / (end - begin), 3),
             per_delivery=round(cpu * 1e6 / measured.received, 3) if measured.received else 0.0,
             memory_bytes=after.memory,
             memory_per_connection=max(0, before.memory - alone.memory) // members,
