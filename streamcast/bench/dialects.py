@@ -29,6 +29,8 @@ class Dialect(Protocol):
     subprotocol: str | None
     joins: bool
     """Whether the server says when a subscriber is in its room; else a message has to show it."""
+    all_join: bool
+    """Whether it says so to those who only publish as well, and they have to wait for it."""
 
     def path(self, room: str, *, listens: bool) -> str:
         """Return the path to connect to."""
@@ -45,6 +47,9 @@ class Dialect(Protocol):
     def said(self, opcode: int, data: bytes) -> Said:
         """Return what another frame says."""
 
+    def answer(self, room: str, opcode: int, data: bytes, *, listens: bool) -> bytes:
+        """Return what another frame is to be answered with; nothing, if it need not be."""
+
     def id_of(self, data: bytes) -> str | None:
         """Return the ID in a message's frame, if it has one."""
 
@@ -57,6 +62,7 @@ class PlainDialect:
 
     subprotocol: str | None = None
     joins: bool = False
+    all_join: bool = False
 
     def path(self, room: str, *, listens: bool) -> str:
         """The room is in the path."""
@@ -78,6 +84,10 @@ class PlainDialect:
         """Nothing."""
         return Said.NOTHING
 
+    def answer(self, room: str, opcode: int, data: bytes, *, listens: bool) -> bytes:
+        """Nothing is asked."""
+        return b""
+
     def id_of(self, data: bytes) -> str | None:
         """Return none: there is none."""
         return None
@@ -92,6 +102,7 @@ class JsonDialect:
 
     subprotocol: str | None = JsonV1.name
     joins: bool = True
+    all_join: bool = False
 
     def path(self, room: str, *, listens: bool) -> str:
         """No room: it is joined."""
@@ -125,6 +136,10 @@ class JsonDialect:
         if opcode != TEXT:
             return Said.NOTHING
         return _SAID.get(json.loads(data).get("type"), Said.NOTHING)
+
+    def answer(self, room: str, opcode: int, data: bytes, *, listens: bool) -> bytes:
+        """Nothing is asked."""
+        return b""
 
     def id_of(self, data: bytes) -> str | None:
         """Return a message's ID."""

@@ -130,7 +130,7 @@ class Peer:
         self.connection = connection
         self.receiver: Receiver | None = None
         self.rest = bytearray(connection.begun)
-        self.is_in = not member.listens
+        self.is_in = False
         self.is_open = True
         self.sent = 0
         self.last_id = "0-0"
@@ -170,10 +170,11 @@ class Load:
         connections = open_all(self._plan.address, paths, dialect.subprotocol)
         for member, connection in zip(self._members, connections, strict=True):
             peer = Peer(member, connection)
+            peer.is_in = not (member.listens or dialect.all_join)
             self._peers.append(peer)
             self._selector.register(connection.sock, selectors.EVENT_READ, peer)
-            if member.listens:
-                connection.send(dialect.join(member.room))
+            if member.listens and (join := dialect.join(member.room)):
+                connection.send(join)
         self._wait_until_in()
         return time.monotonic() - began
 
@@ -224,6 +225,10 @@ class Load:
         elif self._dialect.payload(opcode, data) == READY:
             peer.is_in = True
         else:
+            member = peer.member
+            answer = self._dialect.answer(member.room, opcode, data, listens=member.listens)
+            if answer:
+                peer.connection.send(answer)
             said = self._dialect.said(opcode, data)
             peer.is_in |= said is Said.JOINED
             self._result.acked += said is Said.ACKED
