@@ -151,7 +151,7 @@ def test_on_a_real_redis(reader: Reader) -> None:
 
 def test_commands(reader: Reader) -> None:
     reader.serve("scripts/streamcast serve --redis redis://127.0.0.1:6379")
-    hello, lines, whole, ticks, binary, tail, all_kept, newest = commands("Commands")
+    hello, lines, whole, ticks, binary, tail, all_kept, newest, *_benches = commands("Commands")
     assert re.fullmatch(r"\d+-\d+\n", reader.run(hello))
     assert reader.run(lines) == ""
     assert json.loads(reader.run(whole))["type"] == "ack"
@@ -162,6 +162,21 @@ def test_commands(reader: Reader) -> None:
     assert re.fullmatch(r"\d+-\d+\n", reader.run(binary))
     following = reader.start(tail)
     assert len([line_of(following) for _ in range(10)]) == 10
+
+
+def test_bench(reader: Reader, tmp_path: Path) -> None:
+    plain, page, checked = commands("Commands")[-3:]
+    assert plain == "scripts/streamcast bench"
+    short = f"--duration 0.5s --warmup 0.1s --redis {reader.store.url}"
+    assert "0 lost" in reader.run(f"{plain} {short}")
+    html, report = tmp_path / "report.html", tmp_path / "report.json"
+    reader.run(f"{page.replace('report.html', str(html))} {short}")
+    assert html.read_text().startswith("<!doctype html>")
+    reader.run(f"{checked.replace('report.json', str(report))} {short}")
+    told = json.loads(report.read_text())
+    section = README.partition("## The bench's JSON")[2].partition("\n## ")[0]
+    assert set(told) == set(re.findall(r"`([a-z0-9_]+)`", section)) & set(told)
+    assert told["schema"] == 1
 
 
 def test_the_client(reader: Reader, tmp_path: Path) -> None:
@@ -182,7 +197,8 @@ def test_the_client(reader: Reader, tmp_path: Path) -> None:
 def test_nothing_else_is_in_it() -> None:
     """Each block that can be run is in a section that is tried here; `scripts/test` is this."""
     sections = re.findall(r"^## (.*)$", README, re.MULTILINE)
-    tried = {"Start", "On a real Redis", "Commands", "The Python client"}
+    tried = {"Start", "On a real Redis", "Commands", "The Python client", "How fast"}
+    assert commands("How fast") == ["scripts/compare"]
     found = {name for name in sections if blocks(name, "sh") or blocks(name, "python")}
     assert found == tried | {"Develop"}
     assert [line.split("#")[0].strip() for line in commands("Develop")] == ["scripts/test"]

@@ -8,7 +8,6 @@ import gc
 import heapq
 import resource
 import selectors
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -87,8 +86,6 @@ def run(pipe: Pipe, plan: Plan, members: tuple[Member, ...]) -> None:
     the load begins. From then on it tells its Progress, until it is told what was published by
     all; then it says its Result. What it can't do it says as a StreamcastError.
     """
-    # Ctrl-C is for the one who leads, and who wants a report.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     load = Load(plan, members)
     try:
         pipe.send(load.open())
@@ -175,6 +172,7 @@ class Load:
             self._selector.register(connection.sock, selectors.EVENT_READ, peer)
             if member.listens and (join := dialect.join(member.room)):
                 connection.send(join)
+            self._take_before(peer)  # what came with the handshake
         self._wait_until_in()
         return time.monotonic() - began
 
@@ -199,6 +197,9 @@ class Load:
         if data == b"":
             raise Unreachable("The server closed a connection before the load began.")
         peer.rest += data or b""
+        self._take_before(peer)
+
+    def _take_before(self, peer: Peer) -> None:
         at = 0
         while (frame := next_frame(peer.rest, at)) is not None:
             at = frame.end

@@ -1,6 +1,7 @@
 """Leads the processes of a load: begins them together, and ends them when all has come."""
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -87,13 +88,24 @@ def _processes(plan: Plan, count: int) -> Iterator[list[Pipe]]:
         for members in plan.shares(count):
             ours, theirs = context.Pipe()
             process = context.Process(target=load.run, args=(theirs, plan, members), daemon=True)
-            process.start()
+            with _deaf_to_interrupts():
+                process.start()
             theirs.close()
             # In this order: one that finds nobody at its pipe ends.
             stack.callback(process.join)
             stack.callback(ours.close)
             pipes.append(ours)
         yield pipes
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Have what is started here ignore Ctrl-C: that is for us, who want a report."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Leader:
