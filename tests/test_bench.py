@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 from typer.testing import CliRunner
 
-from streamcast.bench import run
+from streamcast.bench import knee, run
 from streamcast.bench.load import Progress
 from streamcast.bench.plan import Plan, broadcast, live
 from streamcast.bench.reception import Faults as Wrong
@@ -274,12 +274,17 @@ def test_the_command_knows_all_profiles(any_store: Store) -> None:
     assert live["deliveries"] == 5 * 10 * 3
 
 
-def test_the_highest_rate(any_server: Server, tmp_path: Path) -> None:
+def test_the_highest_rate(
+    any_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A bound that never breaks would be raised for ever; one that always does is told so."""
+    monkeypatch.setattr(knee, "STEPS", 1)
     html = tmp_path / "report.html"
-    ended = command("--url", any_server.url, "--find-max", "p50<1us", "--html", str(html))
-    assert ended.returncode == 0
+    options = ["--find-max", "p50<1us", "--html", str(html), "--duration", "200ms"]
+    ended = CliRunner().invoke(app, ["bench", "--url", any_server.url, "--warmup", "0s", *options])
+    assert ended.exit_code == 0
     assert "100/s: p50" in ended.stderr
+    assert "50/s: p50" in ended.stderr
     assert "p50<1us holds up to 0 messages a second." in ended.stderr
     assert html.read_text().startswith("<!doctype html>")
 

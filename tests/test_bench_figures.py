@@ -273,4 +273,7 @@ def test_the_page_needs_nothing_else_and_escapes() -> None:
     assert "b" not in parsed.tags
     assert "1 lost" in text
     assert "url(" not in text
+    stormy = page(report(caught_up=Times(2, {"p50": 1.0}, 12.3), store_reads=4711))
+    assert "12.3 ms" in stormy
+    assert "4,711" in stormy
     assert "Nothing was measured." in page(report(buckets=[], over_time=[]))

@@ -29,6 +29,7 @@ svg polyline { fill: none; stroke-width: 2; }
 th { font-weight: 500; text-align: right; } th:first-child, td.name { text-align: left; }
 td, th { border-top: 1px solid var(--line); padding: .3rem .5rem .3rem 0; white-space: nowrap; }
 td { font-variant-numeric: tabular-nums; text-align: right; }
+.facts td { white-space: normal; }
 .one { stroke: var(--one); } .two { stroke: var(--two); }
 .key { display: inline-block; height: .2rem; margin: 0 .3rem .2rem .8rem; width: 1.2rem; }
 """
@@ -42,6 +43,8 @@ def page(report: Report) -> str:
     title = f"{settings['profile']}, {settings['connections']} connections"
     rates = report.rates
     facts = [
+        *_storm(report),
+        ("connections/s", f"{report.connections_per_s:,.0f}"),
         ("messages published", f"{report.published:,}"),
         ("deliveries measured", f"{report.deliveries:,}"),
         ("messages/s", f"{rates['messages_per_s']:,.1f}"),
@@ -68,7 +71,7 @@ def page(report: Report) -> str:
 <h2>Over time</h2>
 {_over_time(report)}
 <h2>Figures</h2>
-<table>{"".join(_fact(name, value) for name, value in facts)}</table>
+<table class="facts">{"".join(_fact(name, value) for name, value in facts)}</table>
 </body></html>
 """
 
@@ -88,6 +91,18 @@ def _server(report: Report) -> list[tuple[str, str]]:
         ),
         ("memory of the server", f"{use.memory_bytes / 1e6:.1f} MB"),
         ("memory of a connection", f"{use.memory_per_connection:,} bytes"),
+    ]
+
+
+def _storm(report: Report) -> list[tuple[str, str]]:
+    times = report.caught_up
+    if times is None:
+        return []
+    reads = "unknown" if report.store_reads is None else f"{report.store_reads:,}"
+    return [
+        ("caught up again, the last", f"{_number(times.max)} ms"),
+        ("never caught up", str(report.behind)),
+        ("reads of the store meanwhile", reads),
     ]
 
 
