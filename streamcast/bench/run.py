@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
 from typing import Protocol
 
 from streamcast.bench import load
@@ -19,6 +20,8 @@ START_IN = 0.3
 """Seconds from when all are ready until the load begins: they hear of it before."""
 QUIET = 2.0
 """Seconds without a message after which what has not come yet is lost."""
+END_WITHIN = 1.0
+"""Seconds that a process has to end by itself, when it is no longer led."""
 LATEST = 30.0
 """Seconds after the last message was published when the load ends in any case."""
 
@@ -91,11 +94,18 @@ def _processes(plan: Plan, count: int) -> Iterator[list[Pipe]]:
             with _deaf_to_interrupts():
                 process.start()
             theirs.close()
-            # In this order: one that finds nobody at its pipe ends.
-            stack.callback(process.join)
-            stack.callback(ours.close)
+            stack.callback(_end, process, ours)
             pipes.append(ours)
         yield pipes
+
+
+def _end(process: SpawnProcess, pipe: Pipe) -> None:
+    """End a process: one that finds nobody at its pipe does so; one that still connects may not."""
+    pipe.close()
+    process.join(END_WITHIN)
+    if process.is_alive():
+        process.terminate()
+        process.join()
 
 
 @contextmanager
