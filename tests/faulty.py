@@ -41,7 +41,6 @@ Faults = Callable[[int, int], Fault]
 class Listener:
     """A connection in a room; `held` waits for the next message."""
 
-    number: int
     socket: ServerConnection
     held: bytes = b""
 
@@ -53,7 +52,7 @@ class Room:
 
 
 class FaultyServer:
-    """Runs in a thread. The first connection of a room publishes, and counts as listener -1."""
+    """Runs in a thread. Listeners are numbered without the one who publishes."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
@@ -75,15 +74,18 @@ class FaultyServer:
     async def _hear(self, socket: ServerConnection) -> None:
         assert socket.request is not None
         room = self._rooms[socket.request.path]
-        room.listeners.append(Listener(len(room.listeners) - 1, socket))
+        publisher = Listener(socket)
+        room.listeners.append(publisher)
         async for message in socket:
             data = message.encode() if isinstance(message, str) else message
             if data == READY:
                 for listener in room.listeners:
                     _write(listener, _frame(data))
                 continue
-            for listener in room.listeners:
-                self._deliver(listener, data, self._faults(listener.number, room.messages))
+            _write(publisher, _frame(data))
+            others = [listener for listener in room.listeners if listener is not publisher]
+            for number, listener in enumerate(others):
+                self._deliver(listener, data, self._faults(number, room.messages))
             room.messages += 1
 
     def _deliver(self, listener: Listener, data: bytes, fault: Fault) -> None:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -11,7 +11,8 @@ from unittest import mock
 import pytest
 from typer.testing import CliRunner
 
-from streamcast.bench import knee, run
+from streamcast.bench import knee
+from streamcast.bench import run as leading
 from streamcast.bench.load import Progress
 from streamcast.bench.plan import Plan, broadcast, live
 from streamcast.bench.reception import Faults as Wrong
@@ -35,8 +36,8 @@ DURATION = 0.25
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not come is not waited for: it was lost on purpose."""
-    monkeypatch.setattr(run, "QUIET", 0.3)
-    monkeypatch.setattr(run, "START_IN", 0.1)
+    monkeypatch.setattr(leading, "QUIET", 0.3)
+    monkeypatch.setattr(leading, "START_IN", 0.1)
 
 
 class Unseen:
@@ -133,6 +134,14 @@ def test_cut() -> None:
     assert report.faults == Wrong(lost=40)
 
 
+def test_the_first_listener_is_cut() -> None:
+    """With whom the others compared."""
+    report = bench(lambda who, what: Fault(cut=who == 0 and what == 60))
+    assert report.disconnected == 1
+    assert report.faults == Wrong(lost=40)
+    assert report.deliveries == SUBSCRIBERS * MESSAGES - 40
+
+
 def test_a_delay_shows_as_what_it_is() -> None:
     """Of one listener: in the worst one's p99, and in the time until the last has a message."""
     report = bench(lambda who, _what: Fault(delay=0.2 if who == 1 else 0.0))
@@ -227,7 +236,7 @@ def test_ctrl_c_reports_what_there_is(any_store: Store, tmp_path: Path) -> None:
     report = json.loads(file.read_text())
     assert report["interrupted"]
     assert report["deliveries"] >= 3 * 20
-    assert report["faults"]["lost"] == 0
+    assert set(report["faults"].values()) == {0}
 
 
 def streams(store: Store) -> list[bytes]:
@@ -287,6 +296,13 @@ def test_the_highest_rate(
     assert "50/s: p50" in ended.stderr
     assert "p50<1us holds up to 0 messages a second." in ended.stderr
     assert html.read_text().startswith("<!doctype html>")
+
+
+def test_a_server_that_is_full(run: Callable[..., Server], any_store: Store) -> None:
+    server = run("--redis", any_store.url, "--max-connections", "2")
+    ended = command("--url", server.url)
+    assert ended.returncode == 1
+    assert ended.stderr == ("The server closed a connection at once: 1013 this server is full.\n")
 
 
 def test_wrong_usage() -> None:

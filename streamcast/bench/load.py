@@ -11,7 +11,7 @@ import selectors
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from math import ceil
@@ -53,6 +53,7 @@ class Progress:
     published: Mapping[int, int]
     recent: Histogram
     done: bool
+    final: bool = False
 
 
 @dataclass(slots=True)
@@ -63,7 +64,7 @@ class Result:
     this process' members got it, and when the last did, after it was due. `worst`: the p99 of the
     member that had the worst. `caught_up`: of each member that lost its connection on purpose, the
     seconds from then until it had a message that was due after it came back; `behind`: how many
-    never had one.
+    never had one. `latest`: when the last message came, in seconds since the load began.
     """
 
     faults: Faults = field(default_factory=Faults)
@@ -72,6 +73,7 @@ class Result:
     worst: float = 0.0
     caught_up: list[float] = field(default_factory=list)
     behind: int = 0
+    latest: float = 0.0
     acked: int = 0
     refused: int = 0
     disconnected: int = 0
@@ -83,8 +85,9 @@ def run(pipe: Pipe, plan: Plan, members: tuple[Member, ...]) -> None:
     """Be a process of the load; the other end of the pipe leads it.
 
     It says how many seconds connecting took when all members are in their rooms, and is told when
-    the load begins. From then on it tells its Progress, until it is told what was published by
-    all; then it says its Result. What it can't do it says as a StreamcastError.
+    the load begins. From then on it tells its Progress, until it is told to stop, and a last time
+    then; told what was published by all, it says its Result. What it can't do it says as a
+    StreamcastError.
     """
     load = Load(plan, members)
     try:
@@ -92,8 +95,9 @@ def run(pipe: Pipe, plan: Plan, members: tuple[Member, ...]) -> None:
         begin = pipe.recv()
         # A collection would be somebody's latency.
         gc.disable()
-        published = load.measure(begin, pipe)
+        load.measure(begin, pipe)
         gc.enable()
+        published = pipe.recv()
         pipe.send(load.judge(begin, published))
     except StreamcastError as error:
         pipe.send(error)
@@ -145,6 +149,8 @@ class Load:
         self._selector = selectors.DefaultSelector()
         self._result = Result()
         self._cut_at = 0.0
+        # What a server said when it closed a connection.
+        self._said = ""
         # The first listeners of a few rooms, with whom all others compare.
         self._leaders: list[Peer] = []
         self._told = 0
@@ -171,7 +177,7 @@ class Load:
             self._peers.append(peer)
             self._selector.register(connection.sock, selectors.EVENT_READ, peer)
             if member.listens and (join := dialect.join(member.room)):
-                connection.send(join)
+                self._send(peer, join)
             self._take_before(peer)  # what came with the handshake
         self._wait_until_in()
         return time.monotonic() - began
@@ -181,23 +187,29 @@ class Load:
         ask_at = 0.0
         while missing := [peer for peer in self._peers if not peer.is_in]:
             now = time.monotonic()
+            if self._result.disconnected:
+                raise Unreachable(f"The server closed a connection at once{self._said}.")
             if now > end:
                 raise Unreachable(f"{len(missing)} subscribers did not get into their rooms.")
             if not self._dialect.joins and now > ask_at:
                 # Only a message shows that a room is heard.
                 for peer in {each.member.room: each for each in missing}.values():
-                    peer.connection.send(self._dialect.publish(peer.member.room, READY))
+                    self._send(peer, self._dialect.publish(peer.member.room, READY))
                 ask_at = now + 1.0
             for key, _ in self._selector.select(LONGEST_WAIT):
                 self._hear_before(key.data)
 
     def _hear_before(self, peer: Peer) -> None:
         """Take in what comes before the load begins."""
-        data = peer.connection.receive()
+        try:
+            data = peer.connection.receive()
+        except OSError:
+            data = b""
         if data == b"":
-            raise Unreachable("The server closed a connection before the load began.")
-        peer.rest += data or b""
-        self._take_before(peer)
+            self._lost(peer)
+        else:
+            peer.rest += data or b""
+            self._take_before(peer)
 
     def _take_before(self, peer: Peer) -> None:
         at = 0
@@ -220,8 +232,10 @@ class Load:
     def _other(self, peer: Peer, opcode: int, data: bytes) -> None:
         """Take in a frame that is no message of the load."""
         if opcode == PING:
-            peer.connection.send(client_frame(PONG, data))
+            self._send(peer, client_frame(PONG, data))
         elif opcode == CLOSE:
+            code, reason = int.from_bytes(data[:2], "big"), data[2:].decode(errors="replace")
+            self._said = f": {code} {reason}".rstrip()
             self._lost(peer)
         elif self._dialect.payload(opcode, data) == READY:
             peer.is_in = True
@@ -229,7 +243,7 @@ class Load:
             member = peer.member
             answer = self._dialect.answer(member.room, opcode, data, listens=member.listens)
             if answer:
-                peer.connection.send(answer)
+                self._send(peer, answer)
             said = self._dialect.said(opcode, data)
             peer.is_in |= said is Said.JOINED
             self._result.acked += said is Said.ACKED
@@ -240,11 +254,15 @@ class Load:
             peer.is_open = False
             self._result.disconnected += 1
             self._selector.unregister(peer.connection.sock)
+            if peer.receiver is not None and peer.receiver.leads:
+                for other in self._peers:
+                    if other.member.room == peer.member.room and other.receiver is not None:
+                        other.receiver.stop_comparing()
 
     # Measuring
 
-    def measure(self, begin: float, pipe: Pipe) -> Mapping[int, int]:
-        """Publish and receive until told what was published by all; returns that.
+    def measure(self, begin: float, pipe: Pipe) -> None:
+        """Publish and receive until told to stop; say then how far it was.
 
         `begin`: monotonic time, in seconds, from which everything is due.
         """
@@ -262,7 +280,7 @@ class Load:
             now = time.monotonic()
             if cut_at is not None and now >= cut_at:
                 cut_at = None
-                self._storm()
+                self._storm(due, begin)
             if now >= tell_at:
                 tell_at = now + TELL_EVERY
                 pipe.send(self._progress(begin, done=not due))
@@ -273,8 +291,8 @@ class Load:
             wait = min(tell_at, due[0][0] if due else tell_at) - time.monotonic()
             self._serve(max(0.0, min(wait, LONGEST_WAIT)))
         self._result.cpu, self._result.wall = _cpu() - used, time.monotonic() - began
-        published: Mapping[int, int] = pipe.recv()
-        return published
+        pipe.recv()
+        pipe.send(replace(self._progress(begin, done=not due), final=True))
 
     def _make_receivers(self) -> None:
         """Have the first mere listener of each room lead those that only compare."""
@@ -301,7 +319,7 @@ class Load:
 
     # A storm
 
-    def _storm(self) -> None:
+    def _storm(self, due: list[tuple[float, int]], begin: float) -> None:
         """Lose the connections of all mere listeners at once, and come back behind what came."""
         gone = [peer for peer in self._peers if peer.member.schedule is None and peer.is_open]
         self._cut_at = time.monotonic()
@@ -310,13 +328,22 @@ class Load:
             peer.connection.close()
         paths = [self._dialect.path(peer.member.room, listens=True) for peer in gone]
         connections = open_all(self._plan.address, paths, self._dialect.subprotocol)
-        for peer, connection in zip(gone, connections, strict=True):
+        for peer in gone:
             assert peer.receiver is not None
-            peer.connection = connection
+            peer.back_at = time.monotonic()
+            try:
+                peer.connection = connection = next(connections)
+            except (Unreachable, StopIteration):
+                # That some don't get in again is what a storm is to show.
+                peer.is_open = False
+                self._result.disconnected += 1
+                continue
             peer.receiver.begin_anew()
             self._selector.register(connection.sock, selectors.EVENT_READ, peer)
-            connection.send(self._dialect.rejoin(peer.member.room, peer.last_id))
-            peer.back_at = time.monotonic()
+            self._send(peer, self._dialect.rejoin(peer.member.room, peer.last_id))
+            if connection.begun:
+                peer.receiver.receive(time.monotonic(), connection.begun)
+            self._publish(due, begin, peer.back_at)
             self._serve(0.0)
 
     def _publish(self, due: list[tuple[float, int]], begin: float, now: float) -> None:
@@ -458,6 +485,7 @@ class Load:
         measured = []
         for mark, latency in judgement.latencies:
             due = mark.due / 1e6
+            result.latest = max(result.latest, due + latency)
             if due < warm:
                 continue
             measured.append(latency)

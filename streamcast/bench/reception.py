@@ -17,6 +17,10 @@ Payload = Callable[[int, bytes], bytes | None]
 """Returns the payload in a frame (opcode, data) of a message of a room; None in any other."""
 
 
+MOST_AHEAD = 64
+"""How many pieces wait for the first subscriber before one does without it."""
+
+
 class Stream:
     """The messages of a room as its first subscriber got them.
 
@@ -99,6 +103,8 @@ class Receiver:
         elif self._ahead:
             self._ahead.append((now, data))
             self.catch_up()
+            if len(self._ahead) > MOST_AHEAD:
+                self.stop_comparing()
         else:
             self._compare(now, data)
 
@@ -135,6 +141,17 @@ class Receiver:
     def begin_anew(self) -> None:
         """Take in that the connection is another one: what was half a frame is none any more."""
         self._rest.clear()
+
+    @property
+    def leads(self) -> bool:
+        """Whether others compare with what it gets."""
+        return self._leads
+
+    def stop_comparing(self) -> None:
+        """Take everything apart from now on: nobody leads any more."""
+        self.give_up_comparing()
+        if self._compares:
+            self._part(0.0, b"")
 
     def give_up_comparing(self) -> None:
         """Take apart what waits for the first subscriber, who may never get it."""

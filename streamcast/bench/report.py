@@ -169,11 +169,13 @@ def make(
         longest = _ms(of_second.longest)
         over_time.append(Second(second, of_second.total, _ms(p50), _ms(p99), longest))
     cpu = sum(result.cpu for result in results)
+    # A server that is behind delivers on after the end: its rates are over that time too.
+    latest = max((result.latest for result in results), default=0.0)
     return Report(
         settings=settings,
         published=measured.published,
         deliveries=latencies.total,
-        seconds=measured.seconds,
+        seconds=round(max(measured.seconds, latest - measured.plan.warmup), 3),
         latency=Times.of(latencies),
         last=Times.of(_last(measured)),
         worst=_ms(max((result.worst for result in results), default=0.0)),
@@ -185,7 +187,7 @@ def make(
         refused=sum(result.refused for result in results),
         disconnected=sum(result.disconnected for result in results),
         load=[round(result.cpu / result.wall, 3) for result in results if result.wall],
-        load_per_delivery=round(cpu * 1e6 / latencies.total, 3) if latencies.total else 0.0,
+        load_per_delivery=round(cpu * 1e6 / measured.received, 3) if measured.received else 0.0,
         over_time=over_time,
         buckets=[(_ms(time), count) for time, count in latencies.times()],
         server=server,

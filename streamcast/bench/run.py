@@ -22,6 +22,8 @@ QUIET = 2.0
 """Seconds without a message after which what has not come yet is lost."""
 END_WITHIN = 1.0
 """Seconds that a process has to end by itself, when it is no longer led."""
+GRACE = 0.3
+"""Seconds in which nothing may come once all has: what is doubled comes late."""
 LATEST = 30.0
 """Seconds after the last message was published when the load ends in any case."""
 
@@ -67,6 +69,8 @@ def measure(plan: Plan, processes: int, watcher: Watcher) -> Measured:
         interrupted = leader.wait_until_all_came()
         watcher.end()
         ran = min(plan.duration, time.monotonic() - begin)
+        _tell_all(pipes, None)
+        leader.hear_the_last()
         published = leader.published
         _tell_all(pipes, published)
         results = [leader.result_of(pipe) for pipe in pipes]
@@ -159,13 +163,23 @@ class _Leader:
                 if now < self._end or not self._all_published:
                     continue
                 if (
-                    received >= self._expected
+                    (received >= self._expected and now > since + GRACE)
                     or now > max(since, self._end) + QUIET
                     or now > self._end + LATEST
                 ):
                     return False
         except KeyboardInterrupt:
             return True
+
+    def hear_the_last(self) -> None:
+        """Wait until each process has said how far it was when it stopped."""
+        for number, pipe in enumerate(self._pipes):
+            while True:
+                heard = _hear(pipe)
+                assert isinstance(heard, Progress)
+                self._progress[number] = heard
+                if heard.final:
+                    break
 
     @property
     def _all_published(self) -> bool:

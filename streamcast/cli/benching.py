@@ -69,7 +69,8 @@ def _find_max(load: LoadSettings, bound: Limit, url: str, server: OwnServer | No
             best = report
         knee.tried(held=held)
     assert best is not None
-    typer.echo(f"{bound.text} holds up to {knee.best:,.0f} messages a second.", err=True)
+    each = " of each player" if load.profile == Profile.LIVE else ""
+    typer.echo(f"{bound.text} holds up to {knee.best:,.0f} messages a second{each}.", err=True)
     return best
 
 
