@@ -212,7 +212,7 @@ def main() -> None:
 
 def _pin() -> int | None:
     """Keep what we start on one core, and return another for the servers; None: there is no way."""
-    if not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2:
+    if not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2:
         return None
     first, second, *_ = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {second})
@@ -237,7 +237,9 @@ def _print(
             p50 = statistics.median(report.latency.percentiles["p50"] for report, _ in runs)
             p99 = statistics.median(report.latency.percentiles["p99"] for report, _ in runs)
             lost = max(report.faults.lost for report, _ in runs)
-            cells = f"{cpu:.1f} | {cpu / ours:.1f} | {p50:.1f} | {p99:.1f} | {lost}"
+            wrong = "" if all(report.is_whole for report, _ in runs) else ", not whole"
+            busy = ", the load was busy" if any(report.busy for report, _ in runs) else ""
+            cells = f"{cpu:.1f} | {cpu / ours:.1f} | {p50:.1f} | {p99:.1f} | {lost}{wrong}{busy}"
             print(f"| {peer.name} | {cells} |")
     pinned = "the server on a core of its own" if core is not None else "not pinned"
     node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True)

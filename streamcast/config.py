@@ -378,5 +378,7 @@ class ReportSettings:
         variable=False,
     )
     allow_loss: bool = _setting(
-        False, "Do not fail where messages were lost, doubled or swapped.", variable=False
+        False,
+        "Do not fail where the run was not whole: messages lost, refused, doubled.",
+        variable=False,
     )

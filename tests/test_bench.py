@@ -313,6 +313,7 @@ def test_wrong_usage() -> None:
         ["--size", "10B"],
         ["--profile", "storm", "--dialect", "plain"],
         ["--profile", "idle", "--find-max", "p99<1ms"],
+        ["--find-max", "p99>1ms"],
     ):
         assert CliRunner().invoke(app, ["bench", *options]).exit_code == 2, options
     ended = command("--url", "ws://127.0.0.1:1")

@@ -20,10 +20,16 @@ def bench(load: LoadSettings, target: TargetSettings, report: ReportSettings) ->
     [bold]streamcast bench --subscribers 1000 --rate 1000 --duration 5s[/bold]
     [bold]streamcast bench --profile live --rooms 500 --fail-if 'p99>50ms' --json report.json[/bold]
     """
+    from streamcast.bench.limits import Limit
+
     if target.url is not None and target.redis is not None:
         raise typer.BadParameter("--redis is for the bench's own server; give either, or --url.")
     if load.find_max is not None and load.profile not in {Profile.BROADCAST, Profile.LIVE}:
         raise typer.BadParameter("--find-max is for --profile broadcast and live.")
+    if load.find_max is not None and Limit.parse(load.find_max).compare.startswith(">"):
+        raise typer.BadParameter(
+            "--find-max wants a bound that breaks as the rate grows: p99<50ms."
+        )
     if load.profile == Profile.STORM and load.dialect != Speech.JSON:
         raise typer.BadParameter("--profile storm needs IDs, and so --dialect json.")
     # What only a running command needs is not loaded for --help.

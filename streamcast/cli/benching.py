@@ -37,6 +37,9 @@ FAILED, BOUND_BROKEN, INTERRUPTED = 1, 99, 130
 
 def run(load: LoadSettings, target: TargetSettings, wanted: ReportSettings) -> int:
     """Measure, report, and return the exit code. Raises StreamcastError."""
+    for file in (wanted.html, wanted.json):
+        if file is not None and file != "-":
+            _write(file, "")  # better to know now that it can't be
     with _server(target) as (url, server):
         if load.find_max is None:
             report = _measure(load, url, server)
