@@ -18,7 +18,6 @@ class Said(Enum):
     """What a frame that is no message says."""
 
     JOINED = "joined"
-    ACKED = "acked"
     REFUSED = "refused"
     NOTHING = "nothing"
 
@@ -152,7 +151,7 @@ class JsonDialect:
 
 
 _ID = re.compile(rb'"id":"([0-9]+-[0-9]+)"')
-_SAID = {"joined": Said.JOINED, "ack": Said.ACKED, "error": Said.REFUSED}
+_SAID = {"joined": Said.JOINED, "error": Said.REFUSED}
 
 
 def _object(**members: str) -> bytes:

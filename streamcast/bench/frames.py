@@ -4,6 +4,7 @@ The law of this file: it is pure, and takes only what a server may send to a cli
 extensions (RFC 6455 section 5.2); anything else raises ValueError.
 """
 
+from collections.abc import Iterator
 from struct import Struct
 from typing import NamedTuple
 
@@ -43,6 +44,15 @@ def next_frame(data: bytes | bytearray, start: int) -> Frame | None:
     if len(data) < end:
         return None
     return Frame(head & 0x0F, bytes(data[at:end]), end)
+
+
+def frames_of(buffer: bytearray) -> Iterator[tuple[Frame, bytes]]:
+    """Take the whole frames off a buffer's front; each with its bytes. Raises ValueError."""
+    at = 0
+    while (frame := next_frame(buffer, at)) is not None:
+        yield frame, bytes(buffer[at : frame.end])
+        at = frame.end
+    del buffer[:at]
 
 
 def client_frame(opcode: int, data: bytes) -> bytes:

@@ -8,7 +8,7 @@ from html import escape
 from math import ceil, floor, log10
 from typing import Any
 
-from streamcast.bench.report import Report, Times
+from streamcast.bench.report import Report, Times, written
 
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 34
@@ -50,7 +50,7 @@ def page(report: Report) -> str:
         ("messages/s", f"{rates['messages_per_s']:,.1f}"),
         ("deliveries/s", f"{rates['deliveries_per_s']:,.1f}"),
         ("MB/s", f"{rates['mb_per_s']:,.2f}"),
-        ("worst receiver's p99", f"{_number(report.worst)} ms"),
+        ("worst receiver's p99", f"{written(report.worst)} ms"),
         *_server(report),
         ("CPU of the load", f"{report.load_per_delivery:.2f} µs a delivery"),
     ]
@@ -100,7 +100,7 @@ def _storm(report: Report) -> list[tuple[str, str]]:
         return []
     reads = "unknown" if report.store_reads is None else f"{report.store_reads:,}"
     return [
-        ("caught up again, the last", f"{_number(times.max)} ms"),
+        ("caught up again, the last", f"{written(times.max)} ms"),
         ("never caught up", str(report.behind)),
         ("reads of the store meanwhile", reads),
     ]
@@ -129,17 +129,12 @@ def _head(times: Times) -> str:
 
 
 def _row(name: str, times: Times) -> str:
-    cells = "".join(f"<td>{_number(t)}</td>" for t in [*times.percentiles.values(), times.max])
+    cells = "".join(f"<td>{written(t)}</td>" for t in [*times.percentiles.values(), times.max])
     return f'<tr><td class="name">{escape(name)}</td>{cells}</tr>'
 
 
 def _fact(name: str, value: str) -> str:
     return f'<tr><td class="name">{escape(name)}</td><td>{escape(value)}</td></tr>'
-
-
-def _number(milliseconds: float) -> str:
-    digits = 2 if milliseconds < 10 else 1 if milliseconds < 100 else 0
-    return f"{milliseconds:,.{digits}f}"
 
 
 # Charts

@@ -18,7 +18,7 @@ from math import ceil
 from multiprocessing.connection import Connection as Pipe
 
 from streamcast.bench.dialects import DIALECTS, Dialect, Said
-from streamcast.bench.frames import CLOSE, PING, PONG, client_frame, next_frame
+from streamcast.bench.frames import CLOSE, PING, PONG, client_frame, frames_of
 from streamcast.bench.histogram import Histogram
 from streamcast.bench.plan import Member, Plan
 from streamcast.bench.reception import Faults, Judgement, Receiver, Stream, judge
@@ -46,7 +46,7 @@ class Progress:
     """How far a process is: messages sent, and received by all its members.
 
     `published`: how many by each publisher. `recent`: how late the newest were that a few members
-    got. `done`: there is nothing more to publish.
+    got. `done`: there is nothing more to publish. `final`: the process has stopped.
     """
 
     received: int
@@ -74,7 +74,6 @@ class Result:
     caught_up: list[float] = field(default_factory=list)
     behind: int = 0
     latest: float = 0.0
-    acked: int = 0
     refused: int = 0
     disconnected: int = 0
     cpu: float = 0.0
@@ -153,7 +152,6 @@ class Load:
         self._said = ""
         # The first listeners of a few rooms, with whom all others compare.
         self._leaders: list[Peer] = []
-        self._told = 0
 
     def close(self) -> None:
         """Cut all connections."""
@@ -212,12 +210,9 @@ class Load:
             self._take_before(peer)
 
     def _take_before(self, peer: Peer) -> None:
-        at = 0
-        while (frame := next_frame(peer.rest, at)) is not None:
-            at = frame.end
+        for frame, _ in frames_of(peer.rest):
             if self._payload(frame.opcode, frame.data) is None:
                 self._other(peer, frame.opcode, frame.data)
-        del peer.rest[:at]
 
     def _payload(self, opcode: int, data: bytes) -> bytes | None:
         found = self._dialect.payload(opcode, data)
@@ -246,7 +241,6 @@ class Load:
                 self._send(peer, answer)
             said = self._dialect.said(opcode, data)
             peer.is_in |= said is Said.JOINED
-            self._result.acked += said is Said.ACKED
             self._result.refused += said is Said.REFUSED
 
     def _lost(self, peer: Peer) -> None:
@@ -422,11 +416,8 @@ class Load:
         """Take in what a mere publisher is told."""
         if self._dialect.joins:
             peer.rest += data
-            at = 0
-            while (frame := next_frame(peer.rest, at)) is not None:
-                at = frame.end
+            for frame, _ in frames_of(peer.rest):
                 self._other(peer, frame.opcode, frame.data)
-            del peer.rest[:at]
 
     def _progress(self, begin: float, *, done: bool) -> Progress:
         receivers = [peer.receiver for peer in self._peers if peer.receiver is not None]

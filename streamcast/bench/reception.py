@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from streamcast.bench.frames import next_frame
+from streamcast.bench.frames import frames_of
 from streamcast.bench.schedule import Mark, mark_of
 
 Payload = Callable[[int, bytes], bytes | None]
@@ -165,15 +165,12 @@ class Receiver:
     def _take_apart(self, now: float, data: bytes) -> None:
         rest = self._rest
         rest += data
-        at = 0
-        while (frame := next_frame(rest, at)) is not None:
+        for frame, whole in frames_of(rest):
             payload = self._payload(frame.opcode, frame.data)
             if payload is not None:
-                self._take(now, payload, bytes(rest[at : frame.end]))
+                self._take(now, payload, whole)
             else:
                 self._other(frame.opcode, frame.data)
-            at = frame.end
-        del rest[:at]
 
     def _take(self, now: float, payload: bytes, frame: bytes) -> None:
         mark = mark_of(payload, self._size)

@@ -227,6 +227,12 @@ def _last(measured: Measured) -> Histogram:
     return found
 
 
+def written(milliseconds: float) -> str:
+    """Return a time as people read it: what is longer needs fewer digits behind the point."""
+    digits = 2 if milliseconds < 10 else 1 if milliseconds < 100 else 0
+    return f"{milliseconds:,.{digits}f}"
+
+
 def _object(times: Times) -> dict[str, Any]:
     return {"count": times.count, **times.percentiles, "max": times.max}
 

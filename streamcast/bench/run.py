@@ -73,7 +73,7 @@ def measure(plan: Plan, processes: int, watcher: Watcher) -> Measured:
         leader.hear_the_last()
         published = leader.published
         _tell_all(pipes, published)
-        results = [leader.result_of(pipe) for pipe in pipes]
+        results = list(map(_hear_result, pipes))
     measured = max(0.0, ran - plan.warmup)
     return Measured(
         plan=plan,
@@ -194,12 +194,6 @@ class _Leader:
             for room, publishers in self._publishers.items()
         )
 
-    def result_of(self, pipe: Pipe) -> Result:
-        """Return what a process found out; what it still says before is passed over."""
-        while not isinstance(heard := _hear(pipe), Result):
-            pass
-        return heard
-
     def _hear_from(self, pipe: Pipe) -> None:
         heard = _hear(pipe)
         assert isinstance(heard, Progress)
@@ -214,6 +208,12 @@ def _tell_all(pipes: Sequence[Pipe], what: object) -> None:
 def _hear_seconds(pipe: Pipe) -> float:
     heard = _hear(pipe)
     assert isinstance(heard, float)
+    return heard
+
+
+def _hear_result(pipe: Pipe) -> Result:
+    heard = _hear(pipe)
+    assert isinstance(heard, Result)
     return heard
 
 

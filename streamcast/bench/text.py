@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from streamcast.bench.report import Report
+from streamcast.bench.report import Report, written
 
 BARS = 11
 """Into how many rows the histogram is gathered."""
@@ -37,7 +37,7 @@ def _parts(report: Report) -> Iterator[RenderableType]:
         ("messages/s", f"{rates['messages_per_s']:,.1f}"),
         ("deliveries/s", f"{rates['deliveries_per_s']:,.1f}"),
         ("MB/s", f"{rates['mb_per_s']:,.2f}"),
-        ("worst receiver's p99", _time(report.worst)),
+        ("worst receiver's p99", written(report.worst)),
         *_server(report),
         ("load", _load(report)),
     )
@@ -53,7 +53,7 @@ def _percentiles(report: Report) -> Table:
         table.add_column(name, justify="right")
     rows = ("of each delivery", report.latency), ("until the last has it", report.last)
     for title, times in rows:
-        table.add_row(title, *map(_time, [*times.percentiles.values(), times.max]))
+        table.add_row(title, *map(written, [*times.percentiles.values(), times.max]))
     return table
 
 
@@ -75,7 +75,7 @@ def _bars(buckets: Sequence[tuple[float, int]]) -> Table:
         counts[row] += count
     for row, count in enumerate(counts):
         bar = Bar(max(counts), 0, count, color="magenta")
-        table.add_row(f"≤ {_time(shortest * step ** (row + 1))} ms", f"{count}", bar)
+        table.add_row(f"≤ {written(shortest * step ** (row + 1))} ms", f"{count}", bar)
     return table
 
 
@@ -89,8 +89,8 @@ def _facts(*facts: tuple[str, str]) -> Table:
 def _storm(report: Report) -> Iterator[tuple[str, str]]:
     times = report.caught_up
     if times is not None:
-        p50, p99 = _time(times.percentiles["p50"]), _time(times.percentiles["p99"])
-        yield "caught up again", f"p50 {p50} ms, p99 {p99} ms, the last {_time(times.max)} ms"
+        p50, p99 = written(times.percentiles["p50"]), written(times.percentiles["p99"])
+        yield "caught up again", f"p50 {p50} ms, p99 {p99} ms, the last {written(times.max)} ms"
         if report.behind:
             yield "never", str(report.behind)
         if report.store_reads is not None:
@@ -134,8 +134,3 @@ def _verdict(report: Report) -> Text:
     if report.interrupted:
         text.append("\nInterrupted: this is what there was so far.")
     return text
-
-
-def _time(milliseconds: float) -> str:
-    digits = 2 if milliseconds < 10 else 1 if milliseconds < 100 else 0
-    return f"{milliseconds:,.{digits}f}"

@@ -33,6 +33,9 @@ LARGEST_SHARE, SMALLEST_SHARE = 1024 * 1024, 64 * 1024
 """How many bytes one feed may hold at most, and in any case."""
 
 
+_MAX_FRAME = JsonV1().max_frame
+
+
 class Exchange:
     """The requests of a client, and what becomes of them.
 
@@ -103,7 +106,7 @@ class Exchange:
             return
         if payload > limit:
             raise TooBig(f"A message has at most {limit} bytes, not {payload}.")
-        if frame > JsonV1().max_frame(limit):
+        if frame > _MAX_FRAME(limit):
             raise TooBig(f"With its meta, escaped, it has {frame} bytes, more than is taken.")
 
     # What its feeds ask for
