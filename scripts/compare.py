@@ -11,7 +11,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -187,7 +187,7 @@ def main() -> None:
     given = parser.parse_args()
     shapes = [Shape(*map(int, each.split("x"))) for each in given.shapes.split(",")]
     core = _pin()
-    store = Store(ENGINES.get("redis", ENGINES["valkey"]), port=free_port())
+    store = Store(ENGINES.get("redis") or ENGINES["valkey"], port=free_port())
     store.start()
     found: dict[tuple[Shape, str], list[tuple[Report, float]]] = {}
     try:
@@ -204,10 +204,17 @@ def main() -> None:
                         file=sys.stderr,
                     )
                     store.empty()
-        version = store.client.info("server")
+        engine = _engine(store.client.info("server"))
     finally:
         store.close()
-    _print(shapes, found, f"Redis {version['redis_version']}", given, core)
+    _print(shapes, found, engine, given, core)
+
+
+def _engine(told: Mapping[str, object]) -> str:
+    """Return its name and version. Valkey tells of a Redis that it is compatible with, too."""
+    if "valkey_version" in told:
+        return f"Valkey {told['valkey_version']}"
+    return f"Redis {told['redis_version']}"
 
 
 def _pin() -> int | None:

@@ -22,6 +22,7 @@ class Fault:
 
     `swap`: it comes right behind the next one, in the same piece. `stall`: the server does nothing
     at all for so long, before it. `other`: one byte of it is another. `cut`: the connection ends.
+    `end`: those of all the room end, the publisher's too.
     """
 
     times: int = 1
@@ -30,6 +31,7 @@ class Fault:
     stall: float = 0.0
     other: bool = False
     cut: bool = False
+    end: bool = False
 
 
 FINE = Fault()
@@ -85,7 +87,11 @@ class FaultyServer:
             _write(publisher, _frame(data))
             others = [listener for listener in room.listeners if listener is not publisher]
             for number, listener in enumerate(others):
-                self._deliver(listener, data, self._faults(number, room.messages))
+                fault = self._faults(number, room.messages)
+                if fault.end:
+                    for each in room.listeners:
+                        each.socket.transport.abort()
+                self._deliver(listener, data, fault)
             room.messages += 1
 
     def _deliver(self, listener: Listener, data: bytes, fault: Fault) -> None:

@@ -134,6 +134,16 @@ def test_cut() -> None:
     assert report.faults == Wrong(lost=40)
 
 
+def test_all_are_cut() -> None:
+    """There is nothing to wait for: the run ends, although its time is not over."""
+    members = broadcast("room", subscribers=2, publishers=1, rate=100, duration=3600)
+    with faulty_server(lambda _who, what: Fault(times=what != 10, end=what == 10)) as url:
+        report = report_of(Plan(address_of(url), "plain", 100, 0.0, 3600, members))
+    assert report.disconnected == 3
+    assert report.deliveries == 2 * 10
+    assert report.faults == Wrong(lost=2 * (report.published - 10))
+
+
 def test_the_first_listener_is_cut() -> None:
     """With whom the others compared."""
     report = bench(lambda who, what: Fault(cut=who == 0 and what == 60))
@@ -150,6 +160,9 @@ def test_a_delay_shows_as_what_it_is() -> None:
     assert report.latency.percentiles["p90"] >= 200
     assert report.last.percentiles["p50"] >= 200
     assert report.worst >= 200
+    # No more than what was late on its way, which some were hardly.
+    assert min(time for time, _ in report.buckets if time >= 200) < 250
+    assert min(time for time, _ in report.buckets) < 50
 
 
 def test_a_stall_is_not_hidden() -> None:
@@ -251,17 +264,22 @@ def test_straight_to_stdout_is_nothing_but_json(any_store: Store) -> None:
 # Other profiles
 
 
-def test_a_storm(any_server: Server) -> None:
-    """All who listen are cut off at one moment, and come back: nothing is missed."""
+@pytest.mark.parametrize("messages", [2 * MESSAGES, 1])
+def test_a_storm(any_server: Server, messages: int) -> None:
+    """All who listen are cut off at one moment, and come back: nothing is missed.
+
+    Where nothing is published meanwhile, nothing more is to be waited for.
+    """
+    rate = messages / (2 * DURATION)
     members = broadcast(
-        "storm", subscribers=20, publishers=1, rate=MESSAGES / DURATION, duration=2 * DURATION
+        f"storm-{messages}", subscribers=20, publishers=1, rate=rate, duration=2 * DURATION
     )
     plan = Plan(
         address_of(any_server.url), "json", 100, 0.0, 2 * DURATION, members, cut_at=DURATION
     )
     report = report_of(plan, 2)
     assert report.is_whole
-    assert report.published == 2 * MESSAGES
+    assert report.published == messages
     assert report.deliveries == 20 * report.published
     assert report.caught_up is not None
     assert report.caught_up.count == 20
@@ -295,7 +313,9 @@ def test_the_highest_rate(
     assert "100/s: p50" in ended.stderr
     assert "50/s: p50" in ended.stderr
     assert "p50<1us holds up to 0 messages a second." in ended.stderr
-    assert html.read_text().startswith("<!doctype html>")
+    page = html.read_text()
+    assert page.startswith("<!doctype html>")
+    assert "rate 50.0" in page, "where it never holds, the lowest rate is told of"
 
 
 def test_a_server_that_is_full(run: Callable[..., Server], any_store: Store) -> None:

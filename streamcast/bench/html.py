@@ -101,7 +101,7 @@ def _storm(report: Report) -> list[tuple[str, str]]:
     reads = "unknown" if report.store_reads is None else f"{report.store_reads:,}"
     return [
         ("caught up again, the last", f"{written(times.max)} ms"),
-        ("never caught up", str(report.behind)),
+        ("never back", str(report.behind)),
         ("reads of the store meanwhile", reads),
     ]
 

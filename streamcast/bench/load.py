@@ -46,13 +46,15 @@ class Progress:
     """How far a process is: messages sent, and received by all its members.
 
     `published`: how many by each publisher. `recent`: how late the newest were that a few members
-    got. `done`: there is nothing more to publish. `final`: the process has stopped.
+    got. `done`: there is nothing more to publish. `connected`: how many members still are.
+    `final`: the process has stopped.
     """
 
     received: int
     published: Mapping[int, int]
     recent: Histogram
     done: bool
+    connected: int
     final: bool = False
 
 
@@ -63,8 +65,9 @@ class Result:
     `latencies`: by the second in which the message was due. `last`: of each message, how many of
     this process' members got it, and when the last did, after it was due. `worst`: the p99 of the
     member that had the worst. `caught_up`: of each member that lost its connection on purpose, the
-    seconds from then until it had a message that was due after it came back; `behind`: how many
-    never had one. `latest`: when the last message came, in seconds since the load began.
+    seconds from then until it was in its room again and had all that was due until it was;
+    `behind`: how many never got in. `latest`: when the last message came, in seconds since the load
+    began. `cpu`, of `wall`: seconds, from the begin until the last came.
     """
 
     faults: Faults = field(default_factory=Faults)
@@ -109,13 +112,14 @@ def run(pipe: Pipe, plan: Plan, members: tuple[Member, ...]) -> None:
 class Peer:
     """A member's connection. `sent`: how many of its messages were.
 
-    `last_id`: that of the last message that came. `back_at`: when it was connected again, in
-    monotonic seconds.
+    `last_id`: that of the last message that came. `is_cut`: it lost its connection on purpose.
+    `back_at`: when it was in its room again, in monotonic seconds.
     """
 
     __slots__ = (
         "back_at",
         "connection",
+        "is_cut",
         "is_in",
         "is_open",
         "last_id",
@@ -134,6 +138,7 @@ class Peer:
         self.is_open = True
         self.sent = 0
         self.last_id = "0-0"
+        self.is_cut = False
         self.back_at: float | None = None
 
 
@@ -240,8 +245,11 @@ class Load:
             if answer:
                 self._send(peer, answer)
             said = self._dialect.said(opcode, data)
-            peer.is_in |= said is Said.JOINED
             self._result.refused += said is Said.REFUSED
+            if said is Said.JOINED:
+                peer.is_in = True
+                if peer.is_cut:
+                    peer.back_at = time.monotonic()
 
     def _lost(self, peer: Peer) -> None:
         if peer.is_open:
@@ -267,9 +275,11 @@ class Load:
             if peer.member.schedule is not None and peer.member.schedule.count
         ]
         heapq.heapify(due)
-        tell_at = sign_at = time.monotonic()
-        used, began = _cpu(), time.monotonic()
+        while (wait := begin - time.monotonic()) > 0:
+            self._serve(wait)
+        used, received, tell_at, sign_at = _cpu(), 0, begin + TELL_EVERY, begin
         cut_at = None if self._plan.cut_at is None else begin + self._plan.cut_at
+        publishers = self._plan.publishers
         while not pipe.poll():
             now = time.monotonic()
             if cut_at is not None and now >= cut_at:
@@ -277,14 +287,17 @@ class Load:
                 self._storm(due, begin)
             if now >= tell_at:
                 tell_at = now + TELL_EVERY
-                pipe.send(self._progress(begin, done=not due))
-            if now >= sign_at:
+                progress = self._progress(begin, done=not due)
+                pipe.send(progress)
+                if due or progress.received > received or not publishers:
+                    received = progress.received
+                    self._result.cpu, self._result.wall = _cpu() - used, now - begin
+            if now >= sign_at and publishers:
                 sign_at = now + SIGN_EVERY
                 self._give_signs()
             self._publish(due, begin, now)
             wait = min(tell_at, due[0][0] if due else tell_at) - time.monotonic()
             self._serve(max(0.0, min(wait, LONGEST_WAIT)))
-        self._result.cpu, self._result.wall = _cpu() - used, time.monotonic() - began
         pipe.recv()
         pipe.send(replace(self._progress(begin, done=not due), final=True))
 
@@ -318,13 +331,13 @@ class Load:
         gone = [peer for peer in self._peers if peer.member.schedule is None and peer.is_open]
         self._cut_at = time.monotonic()
         for peer in gone:
+            peer.is_cut = True
             self._selector.unregister(peer.connection.sock)
             peer.connection.close()
         paths = [self._dialect.path(peer.member.room, listens=True) for peer in gone]
         connections = open_all(self._plan.address, paths, self._dialect.subprotocol)
         for peer in gone:
             assert peer.receiver is not None
-            peer.back_at = time.monotonic()
             try:
                 peer.connection = connection = next(connections)
             except (Unreachable, StopIteration):
@@ -337,7 +350,7 @@ class Load:
             self._send(peer, self._dialect.rejoin(peer.member.room, peer.last_id))
             if connection.begun:
                 peer.receiver.receive(time.monotonic(), connection.begun)
-            self._publish(due, begin, peer.back_at)
+            self._publish(due, begin, time.monotonic())
             self._serve(0.0)
 
     def _publish(self, due: list[tuple[float, int]], begin: float, now: float) -> None:
@@ -371,6 +384,7 @@ class Load:
             self._selector.modify(peer.connection.sock, both, peer)
 
     def _give_signs(self) -> None:
+        """Spare those that compare a ping between the messages; where there are none, answer it."""
         for peer in self._peers:
             if peer.is_open and not peer.connection.is_behind:
                 with suppress(OSError):
@@ -429,7 +443,8 @@ class Load:
             for peer in self._peers
             if peer.member.schedule is not None
         }
-        return Progress(received, published, self._recent(begin), done)
+        connected = sum(peer.is_open for peer in self._peers)
+        return Progress(received, published, self._recent(begin), done, connected)
 
     def _recent(self, begin: float) -> Histogram:
         """Return how late the newest messages of a few listeners were."""
@@ -458,16 +473,12 @@ class Load:
             judgement.faults.unknown += peer.receiver.unknown
             self._count(judgement)
             if peer.back_at is not None:
-                self._count_catching_up(peer.receiver, begin, peer.back_at)
+                missed = (peer.back_at - begin) * 1e6
+                came = (now for now, mark in peer.receiver.arrivals() if mark.due < missed)
+                result.caught_up.append(max(peer.back_at, *came) - self._cut_at)
+            elif peer.is_cut:
+                result.behind += 1
         return result
-
-    def _count_catching_up(self, receiver: Receiver, begin: float, back_at: float) -> None:
-        due_from = (back_at - begin) * 1e6
-        for now, mark in receiver.arrivals():
-            if mark.due >= due_from:
-                self._result.caught_up.append(now - self._cut_at)
-                return
-        self._result.behind += 1
 
     def _count(self, judgement: Judgement) -> None:
         """Add one member's; what was due while the server warmed up is not measured."""

@@ -65,9 +65,10 @@ class Report:
     """What one run found out. Times are milliseconds, from when a message was due.
 
     `last`: until the last listener of its room had a message. `worst`: the p99 of the listener
-    whose p99 was the worst. `caught_up`: until those who lost their connections at one moment had
-    the newest again; `behind`: how many never had; `store_reads`: how many reads the store was
-    asked for from that moment on. `load`: how much of a core each process of the load used.
+    whose p99 was the worst. `caught_up`: until those who lost their connections at one moment were
+    back and had all that was due until they were; `behind`: how many never got in; `store_reads`:
+    how many reads the store answered meanwhile. `load`: how much of a core each process of the load
+    used.
     """
 
     settings: Mapping[str, Any]
@@ -186,7 +187,7 @@ def make(
         store_reads=store_reads,
         refused=sum(result.refused for result in results),
         disconnected=sum(result.disconnected for result in results),
-        load=[round(result.cpu / result.wall, 3) for result in results if result.wall],
+        load=[round(result.cpu / result.wall, 3) if result.wall else 0.0 for result in results],
         load_per_delivery=round(cpu * 1e6 / measured.received, 3) if measured.received else 0.0,
         over_time=over_time,
         buckets=[(_ms(time), count) for time, count in latencies.times()],

@@ -160,6 +160,8 @@ class _Leader:
                 before, received = received, self.received
                 if received != before:
                     since = now
+                if self._all_are_gone:
+                    return False
                 if now < self._end or not self._all_published:
                     continue
                 if (
@@ -185,6 +187,11 @@ class _Leader:
     def _all_published(self) -> bool:
         progress = self._progress.values()
         return len(progress) == len(self._pipes) and all(each.done for each in progress)
+
+    @property
+    def _all_are_gone(self) -> bool:
+        progress = self._progress.values()
+        return len(progress) == len(self._pipes) and not any(each.connected for each in progress)
 
     @property
     def _expected(self) -> int:

@@ -92,9 +92,9 @@ def _storm(report: Report) -> Iterator[tuple[str, str]]:
         p50, p99 = written(times.percentiles["p50"]), written(times.percentiles["p99"])
         yield "caught up again", f"p50 {p50} ms, p99 {p99} ms, the last {written(times.max)} ms"
         if report.behind:
-            yield "never", str(report.behind)
+            yield "never back", str(report.behind)
         if report.store_reads is not None:
-            yield "reads of the store", f"{report.store_reads:,}, from that moment on"
+            yield "reads of the store", f"{report.store_reads:,} until then"
 
 
 def _server(report: Report) -> Iterator[tuple[str, str]]:

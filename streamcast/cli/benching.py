@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,11 +41,10 @@ def run(load: LoadSettings, target: TargetSettings, wanted: ReportSettings) -> i
     for file in (wanted.html, wanted.json):
         if file is not None and file != "-":
             _write(file, "")  # better to know now that it can't be
-    with _server(target) as (url, server):
-        if load.find_max is None:
-            report = _measure(load, url, server)
-        else:
-            report = _find_max(load, Limit.parse(load.find_max), url, server)
+    if load.find_max is None:
+        report = _measure(load, target)
+    else:
+        report = _find_max(load, Limit.parse(load.find_max), target)
     _print(report, wanted)
     if report.interrupted:
         return INTERRUPTED
@@ -56,11 +56,16 @@ def run(load: LoadSettings, target: TargetSettings, wanted: ReportSettings) -> i
     return 0 if report.is_whole or wanted.allow_loss else FAILED
 
 
-def _find_max(load: LoadSettings, bound: Limit, url: str, server: OwnServer | None) -> Report:
+def _find_max(load: LoadSettings, bound: Limit, target: TargetSettings) -> Report:
     """Return the report of the highest rate at which a bound holds, or of the lowest tried."""
     knee, best = Knee(load.published), None
     while (rate := knee.next) is not None:
-        report = _measure(replace(load, rate=rate), url, server)
+        try:
+            report = _measure(replace(load, rate=rate), target)
+        except KeyboardInterrupt:  # between two loads
+            if best is None:
+                raise
+            return replace(best, interrupted=True)
         held = bound.holds_for(report) and report.is_whole
         figure = f"{bound.name} {bound.figure(report):g}"
         busy = " (the load was busy)" if report.busy else ""
@@ -68,7 +73,7 @@ def _find_max(load: LoadSettings, bound: Limit, url: str, server: OwnServer | No
         typer.echo(f"{rate:,.0f}/s: {figure}, {bound.text} {word}{busy}", err=True)
         if report.interrupted:
             return report
-        if held or best is None:
+        if held or knee.best == 0:
             best = report
         knee.tried(held=held)
     assert best is not None
@@ -86,19 +91,21 @@ def _server(target: TargetSettings) -> Iterator[tuple[str, OwnServer | None]]:
             yield server.url, server
 
 
-def _measure(load: LoadSettings, url: str, server: OwnServer | None) -> Report:
-    plan = Plan(
-        address_of(url),
-        load.dialect,
-        load.size,
-        load.warmup,
-        load.warmup + load.duration,
-        tuple(_members(load)),
-        load.warmup + load.duration / 2 if load.profile == Profile.STORM else None,
-    )
-    with Watch(plan, server) as watch:
-        measured = measure(plan, load.load_processes, watch)
-    used, reads = watch.used(measured), watch.store_reads
+def _measure(load: LoadSettings, target: TargetSettings) -> Report:
+    """Measure one load; a server of the bench's own is a new one each time."""
+    with _server(target) as (url, server):
+        plan = Plan(
+            address_of(url),
+            load.dialect,
+            load.size,
+            load.warmup,
+            load.warmup + load.duration,
+            tuple(_members(load)),
+            load.warmup + load.duration / 2 if load.profile == Profile.STORM else None,
+        )
+        with Watch(plan, server) as watch:
+            measured = measure(plan, load.load_processes, watch)
+    used, reads = watch.used(measured), watch.store_reads(measured)
     return make(measured, _settings(load, plan), _about(url), used, reads)
 
 
@@ -127,8 +134,7 @@ class Watch:
         self._plan = plan
         self._server = server
         self._uses: list[tuple[float, Use]] = []
-        self._reads_before: int | None = None
-        self._reads_after: int | None = None
+        self._reads: list[tuple[float, int]] = []
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -139,7 +145,7 @@ class Watch:
             disable=not sys.stderr.isatty() or os.environ.get("TERM") == "dumb",
         )
         self._task = self._bar.add_task("connecting", total=plan.duration, far="")
-        self._note()
+        self._note_use()
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -148,13 +154,13 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def _note(self) -> None:
+    def _note_use(self) -> None:
         if self._server is not None:
             self._uses.append((time.monotonic(), self._server.use()))
 
     def begin(self) -> None:
         """Note what the server used before the load."""
-        self._note()
+        self._note_use()
         self._bar.update(self._task, description="loading")
 
     def progress(self, seconds: float, progress: Sequence[HowFar]) -> None:
@@ -164,27 +170,29 @@ class Watch:
             recent.merge(each.recent)
         p50, p99 = (time * 1000 for time in recent.percentiles((50, 99)))
         received = sum(each.received for each in progress)
-        if self._plan.cut_at is not None and seconds < self._plan.cut_at:
-            self._reads_before = self._reads()
+        if self._server is not None and self._plan.cut_at is not None:
+            reads = self._server.store_reads()
+            if reads is not None:
+                self._reads.append((seconds, reads))
         far = f"{received:,} deliveries, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
         self._bar.update(self._task, completed=max(0.0, seconds), far=far)
 
     def end(self) -> None:
         """Note what the server used by the load."""
-        self._note()
-        self._reads_after = self._reads()
+        self._note_use()
 
-    def _reads(self) -> int | None:
-        if self._server is None or self._plan.cut_at is None:
-            return None
-        return self._server.store_reads()
+    def store_reads(self, measured: Measured) -> int | None:
+        """Return how many reads the store answered in a storm, until all were caught up.
 
-    @property
-    def store_reads(self) -> int | None:
-        """How many reads the store answered from the moment of the storm on."""
-        if self._reads_before is None or self._reads_after is None:
+        It is asked a few times a second: the reads of up to half a second more are among them.
+        """
+        cut_at = self._plan.cut_at
+        if cut_at is None:
             return None
-        return self._reads_after - self._reads_before
+        end = cut_at + max(chain(*(result.caught_up for result in measured.results)), default=0.0)
+        before = [reads for seconds, reads in self._reads if seconds <= cut_at]
+        after = [reads for seconds, reads in self._reads if seconds >= end]
+        return after[0] - before[-1] if before and after else None
 
     def used(self, measured: Measured) -> ServerUse | None:
         """Return what the load had the server use."""
