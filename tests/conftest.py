@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -144,6 +145,13 @@ def _is_first(item: pytest.Item) -> bool:
     return cell == (EXPECTED_ENGINES[0], NOTIFIERS[0])
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Add up what the processes of a run have run (pytest-xdist)."""
+    for cell, count in node.workeroutput.get("cells", ()):
+        _cells[tuple(cell)] += count
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print which cells were run."""
     if not _cells:
@@ -155,6 +163,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a whole run in CI that left a cell empty."""
+    workeroutput = getattr(session.config, "workeroutput", None)
+    if workeroutput is not None:
+        # One process of several: the one that leads them judges.
+        workeroutput["cells"] = [(list(cell), count) for cell, count in _cells.items()]
+        return
     whole = not session.config.getoption("-k") and session.config.args_source.name != "ARGS"
     empty = [cell for cell in _all_cells() if not _cells[cell]]
     if os.environ.get("CI") and whole and empty:

@@ -6,6 +6,7 @@ import platform
 import secrets
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,6 +35,8 @@ from streamcast.config import LoadSettings, Profile, ReportSettings, TargetSetti
 from streamcast.errors import StreamcastError
 
 FAILED, BOUND_BROKEN, INTERRUPTED = 1, 99, 130
+RATE_OVER = 8
+"""Over how many looks, a few a second, the rate is told while a load runs."""
 
 
 def run(load: LoadSettings, target: TargetSettings, wanted: ReportSettings) -> int:
@@ -135,6 +138,8 @@ class Watch:
         self._server = server
         self._uses: list[tuple[float, Use]] = []
         self._reads: list[tuple[float, int]] = []
+        # When it was looked at last, and how many had come.
+        self._came: deque[tuple[float, int]] = deque(maxlen=RATE_OVER)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -174,7 +179,10 @@ class Watch:
             reads = self._server.store_reads()
             if reads is not None:
                 self._reads.append((seconds, reads))
-        far = f"{received:,} deliveries, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+        self._came.append((seconds, received))
+        since, before = self._came[0]
+        rate = (received - before) / (seconds - since) if seconds > since else 0.0
+        far = f"{received:,} deliveries, {rate:,.0f}/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
         self._bar.update(self._task, completed=max(0.0, seconds), far=far)
 
     def end(self) -> None:
