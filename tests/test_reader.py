@@ -20,6 +20,9 @@ class Lane:
     def __init__(self) -> None:
         self.waiting: list[Callable[[Any], None]] = []
 
+    def call(self, _: bytes, callback: Callable[[Any], None]) -> None:
+        self.waiting.append(callback)
+
     def calls(self, _: bytes, callbacks: Sequence[Callable[[Any], None]]) -> None:
         self.waiting.append(callbacks[-1])
 
@@ -40,6 +43,10 @@ class Asked(Recorder):
         return super().next_read(announced=announced)
 
 
+def nowhere_else(key: bytes, error: hiredis.ReplyError, announced: bool) -> bool:
+    return False
+
+
 NO_SUCH_KEY = hiredis.ReplyError("ERR no such key")
 
 
@@ -48,7 +55,7 @@ async def test_what_was_announced_outlives_the_lane() -> None:
 
     Also where the connection was lost before the read that would have found out was answered.
     """
-    reader, recorder = Reader(1000), Recorder()
+    reader, recorder = Reader(1000, nowhere_else), Recorder()
     before: Any = Lane()
     reader.connected(before)
     reader.follow(b"room", recorder)
@@ -67,7 +74,7 @@ async def test_what_was_announced_outlives_the_lane() -> None:
 
 async def test_a_join_while_the_store_is_away_bothers_nobody_else() -> None:
     """It is refused at once; rooms that are open are not asked, however many there are."""
-    reader, member, late = Reader(1000), Asked(), Asked()
+    reader, member, late = Reader(1000, nowhere_else), Asked(), Asked()
     lane: Any = Lane()
     reader.connected(lane)
     reader.follow(b"room", member)
@@ -86,7 +93,7 @@ async def test_a_join_while_the_store_is_away_bothers_nobody_else() -> None:
 
 async def test_history_is_read_a_few_pages_at_a_time() -> None:
     """Also where those who asked for it went away before it was answered."""
-    reader = Reader(1000)
+    reader = Reader(1000, nowhere_else)
     lane: Any = Lane()
     reader.connected(lane)
     for _ in range(50):

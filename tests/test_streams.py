@@ -113,7 +113,7 @@ async def test_publishers_are_served_in_turn(store: Store, start: Start) -> None
     flood, other = Publisher(streams, ended), Publisher(streams, ended)
     for _ in range(200):
         flood.publish("room", "x" * 50_000)
-    assert streams._writer.in_flight <= IN_FLIGHT + 51_000
+    assert streams._nodes.of(b"").writer.in_flight <= IN_FLIGHT + 51_000
     assert streams.statistics().publishing_bytes > 9_000_000
     other.publish("other", "quick")
     await flood.ended(200)
@@ -264,7 +264,7 @@ async def test_a_connection_that_is_lost_at_the_start(
         proxy.to_server.delay_ms = 100
         streams = RedisStreams(StreamSettings(redis=proxy.url), MAX_MESSAGE)
         starting = asyncio.create_task(streams.start())
-        await until(lambda: streams._reading.lane is not None)
+        await until(lambda: streams._nodes.of(b"")._reading.lane is not None)
         [lost] = [client for client in store.client.client_list() if client["name"] == name]
         store.client.client_kill_filter(_id=lost["id"])
         with pytest.raises(StartError, match="the connection"):

@@ -230,6 +230,11 @@ class Block:
         loop = asyncio.get_running_loop()
         watched.again = loop.call_later(self._seconds, self._reader.mark, watched.key)
 
+    def cut(self, reason: str) -> None:
+        """Have all wait on new connections."""
+        for group in self._groups:
+            group.link.cut(reason)
+
     async def close(self) -> None:
         """Close all connections."""
         groups, self._groups = self._groups, []

@@ -1,31 +1,64 @@
 """How a read is said to the store and its answer understood (XRANGE, XINFO STREAM, MULTI)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import hiredis
 
 from streamcast.message import ZERO, Message, MessageId
 from streamcast.proof import Kind, Read, Reply, StreamInfo
-from streamcast.streams.lane import pack
+from streamcast.streams.lane import Callback, Lane, pack
+from streamcast.streams.redirect import ASKING
 
 _MULTI = pack("MULTI")
 _EXEC = pack("EXEC")
 
 
-def packed(key: bytes, read: Read) -> tuple[bytes, int]:
-    """Return a read's commands, and how many replies come before the one that answers it."""
+class Command(NamedTuple):
+    """A command, packed, with what it needs in front; `before`: so many replies come first."""
+
+    packed: bytes
+    before: int
+
+    def send(self, lane: Lane, answered: Callback) -> None:
+        """Send it. A refusal of what is in front (EXEC says only that there was one) counts."""
+        if not self.before:
+            lane.call(self.packed, answered)
+            return
+        refused: list[hiredis.ReplyError] = []
+
+        def note(raw: Any) -> None:
+            if isinstance(raw, hiredis.ReplyError):
+                refused.append(raw)
+
+        def last(raw: Any) -> None:
+            answered(refused[0] if refused else raw)
+
+        lane.calls(self.packed, (*(note,) * self.before, last))
+
+
+def forwards(key: bytes, read: Read, *, asking: bool) -> Command:
+    """Return the command of a read. `asking`: the key's slot is still on its way to the node."""
+    return _asked(_read(key, read), asking=asking)
+
+
+def backwards(key: bytes, end: MessageId, count: int, *, asking: bool) -> Command:
+    """Return the command that reads `count` entries from `end` down."""
+    command = Command(pack("XREVRANGE", key, str(end), "-", "COUNT", count), 0)
+    return _asked(command, asking=asking)
+
+
+def _read(key: bytes, read: Read) -> Command:
     if read.kind is Kind.RESOLVE:
-        return pack("XINFO", "STREAM", key), 0
+        return Command(pack("XINFO", "STREAM", key), 0)
     entries = pack("XRANGE", key, str(read.start), "+", "COUNT", read.count)
     if read.kind is Kind.RANGE:
-        return entries, 0
-    return _MULTI + pack("XINFO", "STREAM", key) + entries + _EXEC, 3
+        return Command(entries, 0)
+    return Command(_MULTI + pack("XINFO", "STREAM", key) + entries + _EXEC, 3)
 
 
-def backwards(key: bytes, end: MessageId, count: int) -> bytes:
-    """Return the command that reads `count` entries from `end` down."""
-    return pack("XREVRANGE", key, str(end), "-", "COUNT", count)
+def _asked(command: Command, *, asking: bool) -> Command:
+    return Command(ASKING + command.packed, command.before + 1) if asking else command
 
 
 def understood(read: Read, raw: Any, max_message: int) -> Reply:

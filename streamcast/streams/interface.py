@@ -26,6 +26,8 @@ OVERHEAD = 500
 """How many bytes of memory a publication costs beside its payload and its names."""
 
 Outcome = MessageId | CodedError
+Done = Callable[["Publication", Outcome], None]
+"""Takes a publication and how it ended."""
 
 
 class Follower(Protocol):
@@ -47,17 +49,18 @@ class Follower(Protocol):
 class Publication:
     """A message on its way to the store. `done` is called with it and its outcome, once.
 
-    `size`: how many bytes of memory it holds.
+    `size`: how many bytes of memory it holds. `attempts`: how often it was refused, and is tried
+    again.
     """
 
-    __slots__ = ("done", "fields", "key", "publisher", "ref", "room", "size")
+    __slots__ = ("attempts", "done", "fields", "key", "publisher", "ref", "room", "size")
 
     def __init__(
         self,
         room: str,
         fields: Sequence[bytes],
         publisher: object,
-        done: Callable[["Publication", Outcome], None],
+        done: Done,
         *,
         key: str | None = None,
         ref: Ref = None,
@@ -68,6 +71,7 @@ class Publication:
         self.done = done
         self.key = key
         self.ref = ref
+        self.attempts = 0
         named = len(key or "") + (len(ref) if isinstance(ref, str) else 0)
         self.size = sum(map(len, fields)) + named + OVERHEAD
 

@@ -25,5 +25,8 @@ class Notifier(Protocol):
     def unwatch(self, key: bytes) -> None:
         """End watching a key."""
 
+    def cut(self, reason: str) -> None:
+        """Open the connections of its own anew: what the node says counts no more."""
+
     async def close(self) -> None:
         """Let go of what it holds."""

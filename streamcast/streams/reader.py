@@ -7,7 +7,7 @@ follows the rooms that speak, not the rooms that exist, and batches grow with th
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,11 @@ from streamcast.message import Message, MessageId
 from streamcast.proof import Kind, Read, Reply
 from streamcast.streams.commands import (
     NO_STREAM,
+    Command,
     backwards,
+    forwards,
     is_wrong_type,
     messages,
-    packed,
     understood,
 )
 from streamcast.streams.interface import Follower
@@ -35,14 +36,37 @@ LONGEST_PAUSE = 0.25
 """Seconds until a refused read is tried again: the first time, and at most."""
 
 
+Redirected = Callable[[bytes, hiredis.ReplyError, bool], bool]
+"""Takes a refusal to read a key, and whether a change of it was told. Returns whether the key is
+another node's from now on."""
+
+
+class Rerouted(Unavailable):
+    """A read was refused because the key is another node's, which is known by now."""
+
+
+class Followed:
+    """A key that is followed here. What was asked for before it came is not answered to it.
+
+    `asking`: the key's slot is still on its way here (ASK).
+    """
+
+    __slots__ = ("asking", "follower")
+
+    def __init__(self, follower: Follower, *, asking: bool) -> None:
+        self.follower = follower
+        self.asking = asking
+
+
 class Reader:
     """Reads for its followers, by key, over one lane. `max_message`: bytes, see `Message`."""
 
-    def __init__(self, max_message: int) -> None:
+    def __init__(self, max_message: int, redirected: Redirected) -> None:
         self._max_message = max_message
-        self._followers: dict[bytes, Follower] = {}
+        self._redirected = redirected
+        self._followed: dict[bytes, Followed] = {}
         # Those that wait for their first answer.
-        self._opening: dict[bytes, Follower] = {}
+        self._opening: dict[bytes, Followed] = {}
         self._marked: dict[bytes, bool] = {}
         self._lane: Lane | None = None
         self._under_way = 0
@@ -58,38 +82,46 @@ class Reader:
     # Who is followed
 
     def __len__(self) -> int:
-        return len(self._followers)
+        return len(self._followed)
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._followers
+        return key in self._followed
 
-    def keys(self) -> list[bytes]:
+    def followed_keys(self) -> list[bytes]:
         """Return the keys that are followed."""
-        return list(self._followers)
+        return list(self._followed)
 
-    def follow(self, key: bytes, follower: Follower) -> None:
-        """Begin to follow a key."""
-        self._followers[key] = follower
-        self._opening[key] = follower
+    def follow(
+        self, key: bytes, follower: Follower, *, asking: bool = False, opening: bool = True
+    ) -> None:
+        """Begin to follow a key. Not `opening`: it was followed on another node before."""
+        followed = self._followed[key] = Followed(follower, asking=asking)
+        if opening:
+            self._opening[key] = followed
         self.mark(key)
 
-    def unfollow(self, key: bytes) -> None:
-        """End following a key."""
-        self._followers.pop(key, None)
-        self._opening.pop(key, None)
+    def is_opening(self, key: bytes) -> bool:
+        """Whether a key that is followed has not been read yet."""
+        return key in self._opening
+
+    def unfollow(self, key: bytes) -> Follower | None:
+        """End following a key; return who followed it."""
         self._marked.pop(key, None)
+        self._opening.pop(key, None)
+        followed = self._followed.pop(key, None)
+        return None if followed is None else followed.follower
 
     # Which changed
 
     def mark(self, key: bytes, *, announced: bool = False) -> None:
         """Have a key read. `announced`: the store told that this very key changed."""
-        if key in self._followers:
+        if key in self._followed:
             self._marked[key] = announced or self._marked.get(key, False)
             self._schedule()
 
     def mark_all(self) -> None:
         """Have every followed key read."""
-        for key in self._followers:
+        for key in self._followed:
             self._marked.setdefault(key, False)
         self._schedule()
 
@@ -118,45 +150,49 @@ class Reader:
             return
         marked, self._marked = self._marked, {}
         for key, announced in marked.items():
-            follower = self._followers.get(key)
-            read = follower.next_read(announced=announced) if follower is not None else None
-            if follower is not None and read is not None:
-                self._send(self._lane, key, follower, read)
+            followed = self._followed.get(key)
+            if followed is None:
+                continue
+            read = followed.follower.next_read(announced=announced)
+            if read is not None:
+                self._send(self._lane, key, followed, read)
 
     def _refuse_to_open(self) -> None:
         """Tell those who wait for a room to open that it can't be; open ones wait for a lane."""
         opening, self._opening = self._opening, {}
-        for key, follower in opening.items():
-            if self._followers.get(key) is follower:
-                self._fail(key, follower, Unavailable("The store can't be reached."))
+        for key, followed in opening.items():
+            if self._followed.get(key) is followed:
+                self._fail(key, followed, Unavailable("The store can't be reached."))
 
-    def _send(self, lane: Lane, key: bytes, follower: Follower, read: Read) -> None:
+    def _send(self, lane: Lane, key: bytes, followed: Followed, read: Read) -> None:
         self.reads += 1
         self.examinations += read.kind is Kind.EXAMINE
         self._under_way += 1
-        commands, ignored = packed(key, read)
-        lane.calls(commands, (*(None,) * ignored, partial(self._answered, key, follower, read)))
+        answered = partial(self._answered, key, followed, read)
+        forwards(key, read, asking=followed.asking).send(lane, answered)
 
-    def _answered(self, key: bytes, follower: Follower, read: Read, raw: Any) -> None:
+    def _answered(self, key: bytes, followed: Followed, read: Read, raw: Any) -> None:
         self._under_way -= 1
         try:
-            if self._followers.get(key) is not follower:
+            if self._followed.get(key) is not followed:
                 return
             if isinstance(raw, LaneLost):
                 # It is read again over the next lane; what the store told of it still holds.
                 self.mark(key, announced=read.announced)
             else:
-                self._hand(key, follower, read, raw)
+                self._hand(key, followed, read, raw)
         finally:
             if not self._under_way:
                 self._schedule()
 
-    def _hand(self, key: bytes, follower: Follower, read: Read, raw: Any) -> None:
+    def _hand(self, key: bytes, followed: Followed, read: Read, raw: Any) -> None:
         try:
             reply = understood(read, raw, self._max_message)
         except hiredis.ReplyError as error:
+            if self._redirected(key, error, read.announced):
+                return
             if read.kind is Kind.RESOLVE:
-                self._fail(key, follower, _refusal(error))
+                self._fail(key, followed, _refusal(error))
                 return
             if not is_wrong_type(error):
                 self._try_again(key, read, error)
@@ -169,7 +205,7 @@ class Reader:
         self.empty_reads += not reply.entries or (
             read.kind is Kind.RANGE and len(reply.entries) == 1
         )
-        if follower.received(read, reply):
+        if followed.follower.received(read, reply):
             self.mark(key)
 
     def _try_again(self, key: bytes, read: Read, error: hiredis.ReplyError) -> None:
@@ -187,16 +223,15 @@ class Reader:
         for key, announced in refused.items():
             self.mark(key, announced=announced)
 
-    def _fail(self, key: bytes, follower: Follower, error: CodedError) -> None:
+    def _fail(self, key: bytes, followed: Followed, error: CodedError) -> None:
         self.unfollow(key)
-        follower.failed(error)
+        followed.follower.failed(error)
 
     # History
 
     async def examine(self, key: bytes, read: Read) -> Reply:
-        """Read history with XINFO in one step. Raises StoreError."""
-        commands, ignored = packed(key, read)
-        raw = await self._history_reply(commands, ignored)
+        """Read history with XINFO in one step. Raises StoreError, Rerouted among them."""
+        raw = await self._history_reply(key, forwards(key, read, asking=self._asks(key)))
         try:
             return understood(read, raw, self._max_message)
         except hiredis.ReplyError as error:
@@ -205,15 +240,20 @@ class Reader:
             raise _refusal(error) from None
 
     async def before(self, key: bytes, end: MessageId, count: int) -> Sequence[Message]:
-        """Read history from `end` down. Raises StoreError."""
-        raw = await self._history_reply(backwards(key, end, count), 0)
+        """Read history from `end` down. Raises StoreError, Rerouted among them."""
+        command = backwards(key, end, count, asking=self._asks(key))
+        raw = await self._history_reply(key, command)
         if isinstance(raw, hiredis.ReplyError):
             if is_wrong_type(raw):
                 return ()
             raise _refusal(raw)
         return messages(raw, self._max_message)
 
-    async def _history_reply(self, commands: bytes, ignored: int) -> Any:
+    def _asks(self, key: bytes) -> bool:
+        followed = self._followed.get(key)
+        return followed is not None and followed.asking
+
+    async def _history_reply(self, key: bytes, command: Command) -> Any:
         """Return what the store says, a hiredis.ReplyError too. Raises Unavailable."""
         await self._history.acquire()
         if self._lane is None:
@@ -227,10 +267,12 @@ class Reader:
             self._history.release()
             hand_over(raw)
 
-        self._lane.calls(commands, (*(None,) * ignored, answered))
+        command.send(self._lane, answered)
         raw = await answer
         if isinstance(raw, LaneLost):
             raise Unavailable(str(raw))
+        if isinstance(raw, hiredis.ReplyError) and self._redirected(key, raw, False):
+            raise Rerouted("The room is on another node by now.")
         return raw
 
 

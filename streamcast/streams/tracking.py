@@ -42,5 +42,8 @@ class Tracking:
     def unwatch(self, key: bytes) -> None:
         """Do nothing: one push may still come, for nobody."""
 
+    def cut(self, reason: str) -> None:
+        """Do nothing: it has no connections of its own."""
+
     async def close(self) -> None:
         """Do nothing: the read lane takes it all with it."""

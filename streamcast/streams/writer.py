@@ -21,6 +21,7 @@ from streamcast.streams.commands import is_wrong_type
 from streamcast.streams.interface import Publication
 from streamcast.streams.keeper import Keeper
 from streamcast.streams.lane import Lane, LaneLost, pack
+from streamcast.streams.redirect import ASKING
 
 IN_FLIGHT = 256 * 1024
 """How many bytes are under way to the store at most."""
@@ -53,11 +54,15 @@ class Waiting:
         self.left = SHARE
 
 
+Returned = Callable[[bytes, Publication, hiredis.ReplyError], bool]
+"""Takes a publication that was refused. Returns whether it is published elsewhere, or later."""
+
+
 class Writer:
     """Publishes over one lane.
 
     `is_followed` tells whether this server has the room open; `demoted` is called when the store
-    says that it is a replica.
+    says that it is a replica. `asking`: keys whose slot is still on its way to this node (ASK).
     """
 
     def __init__(
@@ -65,8 +70,11 @@ class Writer:
         settings: StreamSettings,
         is_followed: Callable[[bytes], bool],
         demoted: Callable[[], None],
+        returned: Returned,
     ) -> None:
         self._demoted = demoted
+        self._returned = returned
+        self.asking: set[bytes] = set()
         self.keeper = Keeper(settings, self.send)
         self._is_followed = is_followed
         self._lane: Lane | None = None
@@ -79,6 +87,11 @@ class Writer:
         self.in_flight = 0
         self.waiting_bytes = 0
         self.published = 0
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a lane to publish over."""
+        return self._lane is not None
 
     @property
     def publishing(self) -> int:
@@ -127,7 +140,11 @@ class Writer:
         self._under_way += 1
         callback = partial(self._answered, key, publication)
         command = _command(key, publication)
-        if self.keeper.expires and not self._is_followed(key):
+        expires = self.keeper.expires and not self._is_followed(key)
+        if self.asking and key in self.asking:
+            more = ASKING + self.keeper.expire_new(key) if expires else b""
+            lane.calls(ASKING + command + more, (None, callback, *(None,) * 2 * expires))
+        elif expires:
             lane.calls(command + self.keeper.expire_new(key), (callback, None))
         else:
             lane.call(command, callback)
@@ -135,16 +152,30 @@ class Writer:
     def _answered(self, key: bytes, publication: Publication, reply: Any) -> None:
         self.in_flight -= publication.size
         self._under_way -= 1
-        outcome = _outcome(reply)
-        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("READONLY"):
-            self._demoted()
-        if isinstance(outcome, MessageId):
-            self.published += 1
-            self.keeper.published(key, outcome)
         try:
+            if isinstance(reply, hiredis.ReplyError):
+                if str(reply).startswith("READONLY"):
+                    self._demoted()
+                if self._returned(key, publication, reply):
+                    return
+            outcome = _outcome(reply)
+            if isinstance(outcome, MessageId):
+                self.published += 1
+                self.keeper.published(key, outcome)
             publication.done(publication, outcome)
         finally:
             self._serve()
+
+    def withdraw(self, key: bytes) -> list[Publication]:
+        """Take back what waits of a key, in order."""
+        found: list[Publication] = []
+        for queue in self._waiting.values():
+            mine = [publication for other, publication in queue.publications if other == key]
+            if mine:
+                queue.publications = deque(e for e in queue.publications if e[0] != key)
+                found += mine
+        self.waiting_bytes -= sum(publication.size for publication in found)
+        return found
 
     def _serve(self) -> None:
         """Send what waits, publisher by publisher, as long as it fits."""

@@ -1,0 +1,249 @@
+"""A cluster: each master is a node, and keys go with their slots.
+
+The law of this file: who has a slot is what the cluster says (`slots`), asked every second and
+whenever a node sends us elsewhere (MOVED). A key that is elsewhere by now is read again there, so
+that its position is proved anew; a publication that a node returned goes there, too (`detours`).
+A key whose slot is on its way follows what the node says of it (ASK). Redis does not tell those who
+read an absent key that its slot moves, so the keys of a slot on its way are read every second.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
+
+import hiredis
+import redis
+
+from streamcast import log
+from streamcast.config import Follow, StreamSettings
+from streamcast.errors import StartError, StoreError, Unavailable, reason_of
+from streamcast.streams.detours import Detours
+from streamcast.streams.endpoint import Endpoint, StoreUrl
+from streamcast.streams.interface import Publication
+from streamcast.streams.node import At, Node
+from streamcast.streams.redirect import Redirect, is_retried
+from streamcast.streams.slots import SLOTS, Address, View, owners, slot_of
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at who has which slots."""
+LOOK_AGAIN = 0.1
+"""Seconds between two looks where a node has sent us elsewhere."""
+PATIENCE = 1.0
+"""Seconds within which a node has to say what it knows."""
+
+
+class Cluster:
+    """The nodes of a cluster."""
+
+    def __init__(self, settings: StreamSettings, max_message: int, url: StoreUrl) -> None:
+        if settings.follow == Follow.BLOCK:
+            raise StartError("--follow block does not work in a cluster; leave it at auto.")
+        # Who waits for changes would have to wait on each node for its own keys.
+        self._settings = replace(settings, follow=Follow.TRACKING)
+        self._max_message = max_message
+        self._seeds = url.endpoints
+        self._nodes: dict[Address, Node] = {}
+        # For slots that nobody has: it is never connected.
+        self._nowhere = Node(self._settings, max_message, At(url.endpoints[0]), self)
+        self._slots = [self._nowhere] * SLOTS
+        # Keys whose slot is on its way to another node, where they are already.
+        self._asked: dict[bytes, Node] = {}
+        self._owners: list[str] = []
+        self._addresses: dict[str, Address] = {}
+        self._detours = Detours(lambda key: self.of(key).writer)
+        self._look_now = asyncio.Event()
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self._seeds))
+
+    def all(self) -> Sequence[Node]:
+        """Return all nodes."""
+        return [*self._nodes.values(), self._nowhere]
+
+    def of(self, key: bytes) -> Node:
+        """Return the node that a key is on."""
+        if self._asked and (node := self._asked.get(key)) is not None:
+            return node
+        return self._slots[slot_of(key)]
+
+    def publish(self, key: bytes, publication: Publication) -> None:
+        """Add to a stream."""
+        if not self._detours.holds(key, publication):
+            self.of(key).writer.publish(key, publication)
+
+    def held(self) -> Sequence[Publication]:
+        """Return the publications that wait until it is known where their key is."""
+        return self._detours.publications()
+
+    # Connecting
+
+    async def start(self) -> None:
+        """Connect to all masters. Raises StartError, StoreError."""
+        self._take_in([await self._ask_seeds()], self._start_later)
+        await asyncio.gather(*(node.start() for node in self._nodes.values()))
+
+    async def watch(self) -> None:
+        """Look for ever who has which slots."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._look_now.wait(), LOOK_EVERY)
+                await asyncio.sleep(LOOK_AGAIN)
+            self._look_now.clear()
+            try:
+                views = await self._ask_nodes() or [await self._ask_seeds()]
+            except StoreError as error:
+                log.debug("cluster unknown", reason=str(error))
+                continue
+            self._take_in(views, Node.start_soon)
+            self._read_what_leaves(views)
+            await self._forget_empty_nodes()
+
+    async def close(self) -> None:
+        """Disconnect."""
+        self._detours.close()
+        await asyncio.gather(*(node.close() for node in self._nodes.values()))
+
+    def _start_later(self, node: Node) -> None:
+        """Do nothing: all are started together."""
+
+    # Who has which slots
+
+    async def _ask_nodes(self) -> list[View]:
+        """Ask all nodes that we are connected to; those that don't answer say nothing."""
+        asked = (self._view(address, node) for address, node in self._nodes.items())
+        return [view for view in await asyncio.gather(*asked) if view is not None]
+
+    async def _view(self, address: Address, node: Node) -> View | None:
+        lane = node.write_lane
+        if lane is None:
+            return None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                nodes, slots = await asyncio.gather(
+                    lane.ask("CLUSTER", "NODES"), lane.ask("CLUSTER", "SLOTS")
+                )
+        except (StoreError, hiredis.ReplyError, TimeoutError):
+            return None
+        return View.of(nodes, slots, address)
+
+    async def _ask_seeds(self) -> View:
+        """Ask one node after the other, over connections of their own. Raises Unavailable."""
+        known = {Address(each.host, each.port): each for each in self._seeds}
+        known |= {each: self._endpoint(each) for each in self._addresses.values()}
+        reasons = []
+        for address, endpoint in known.items():
+            client = endpoint.client(PATIENCE)
+            try:
+                nodes = await client.execute_command("CLUSTER NODES", NEVER_DECODE=True)
+                slots = await client.execute_command("CLUSTER SLOTS", NEVER_DECODE=True)
+            except (redis.RedisError, OSError) as error:
+                said = reason_of(error) if isinstance(error, OSError) else str(error)
+                reasons.append(f"Redis at {endpoint} can't be reached: {said.rstrip('.')}.")
+            else:
+                return View.of(nodes, slots, address)
+            finally:
+                await client.aclose()
+        raise Unavailable(reasons[0])
+
+    def _take_in(self, views: Iterable[View], connect: Callable[[Node], None]) -> None:
+        """Have every key follow its slot; connect to masters that were not known."""
+        addresses = {id_: where for view in views for id_, where in view.addresses.items()}
+        found = owners(views)
+        if found == self._owners and addresses == self._addresses:
+            return
+        self._owners, self._addresses = found, addresses
+        node_of = {"": self._nowhere}
+        for id_ in set(found) - {""}:
+            if id_ in addresses:
+                node_of[id_] = self._at(addresses[id_], connect)
+        self._slots = [node_of.get(id_, self._nowhere) for id_ in found]
+        for key, node in list(self._asked.items()):
+            if self._slots[slot_of(key)] is node:
+                self._has_come(key)
+        for node in self.all():
+            for key in node.reader.followed_keys():
+                self._move(key, node)
+
+    def _at(self, address: Address, connect: Callable[[Node], None] = Node.start_soon) -> Node:
+        node = self._nodes.get(address)
+        if node is None:
+            endpoint = self._endpoint(address)
+            node = self._nodes[address] = Node(
+                self._settings, self._max_message, At(endpoint), self
+            )
+            log.info("master", store=str(endpoint))
+            connect(node)
+        return node
+
+    def _endpoint(self, address: Address) -> Endpoint:
+        return replace(self._seeds[0], host=address.host, port=address.port)
+
+    async def _forget_empty_nodes(self) -> None:
+        """Disconnect from nodes that have no slot any more."""
+        used = {*self._slots, *self._asked.values()}
+        for address, node in list(self._nodes.items()):
+            if node not in used and not node.writer.publishing:
+                del self._nodes[address]
+                log.info("no master any more", store=str(node.where))
+                await node.close()
+
+    def _read_what_leaves(self, views: Iterable[View]) -> None:
+        leaving = frozenset(chain.from_iterable(view.leaving for view in views))
+        if leaving:
+            for node in self.all():
+                for key in node.reader.followed_keys():
+                    if slot_of(key) in leaving:
+                        node.reader.mark(key)
+
+    # Being sent elsewhere
+
+    def read(self, node: Node, key: bytes, error: hiredis.ReplyError, *, announced: bool) -> bool:
+        """Take in that a node refused a read. Returns whether the key is read elsewhere."""
+        if not self._learn(node, key, error):
+            return False
+        self._move(key, node, announced=announced)
+        return True
+
+    def published(
+        self, node: Node, key: bytes, publication: Publication, error: hiredis.ReplyError
+    ) -> bool:
+        """Take in that a node returned a publication. Returns whether it goes on."""
+        one_by_one = is_retried(error)
+        if not (one_by_one or self._learn(node, key, error)):
+            return False
+        self._move(key, node)
+        return self._detours.returned(key, publication, node.writer, one_by_one=one_by_one)
+
+    def _learn(self, node: Node, key: bytes, error: hiredis.ReplyError) -> bool:
+        """Read where a key is; False if the error does not say that."""
+        redirect = Redirect.parse(error)
+        if redirect is None:
+            return False
+        self._look_now.set()
+        there = self._at(Address(redirect.host or self._host_of(node), redirect.port))
+        if redirect.asks:
+            self._asked[key] = there
+            there.writer.asking.add(key)
+        else:
+            self._has_come(key)
+            self._slots[redirect.slot] = there
+            self._owners = []
+        return True
+
+    def _has_come(self, key: bytes) -> None:
+        """Take in that a key is where its slot is."""
+        node = self._asked.pop(key, None)
+        if node is not None:
+            node.writer.asking.discard(key)
+
+    def _host_of(self, node: Node) -> str:
+        return next(address.host for address, each in self._nodes.items() if each is node)
+
+    def _move(self, key: bytes, node: Node, *, announced: bool = False) -> None:
+        """Have a key followed where it is by now."""
+        there = self.of(key)
+        if there is not node:
+            node.hand_over(key, there, asking=key in self._asked)
+            there.reader.mark(key, announced=announced)

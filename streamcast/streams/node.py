@@ -1,0 +1,247 @@
+"""One node of the store, a master: two lanes whatever the number of rooms.
+
+One lane reads and hears of changes, one writes. When the one that reads is opened again, every
+position is proved anew, and only a node that says it is a master is read from. A node that does
+not push changes is followed by waiting for them, on a few connections more.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import hiredis
+
+from streamcast import log
+from streamcast.config import Follow, StreamSettings
+from streamcast.errors import StartError, Unavailable
+from streamcast.streams.block import Block
+from streamcast.streams.connect import Refused, open_lane
+from streamcast.streams.endpoint import Endpoint
+from streamcast.streams.interface import Follower, Publication
+from streamcast.streams.lane import Lane
+from streamcast.streams.link import Link
+from streamcast.streams.notifier import Notifier
+from streamcast.streams.probe import Probe, probe_key
+from streamcast.streams.reader import Reader
+from streamcast.streams.tracking import Tracking
+from streamcast.streams.writer import Writer
+
+
+class Where(Protocol):
+    """Says where a node is."""
+
+    def __str__(self) -> str:
+        """Return it for people, without secrets."""
+
+    async def endpoint(self) -> Endpoint:
+        """Return where it is just now. Raises Unavailable."""
+
+
+class At:
+    """A node that stays where it is."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def __str__(self) -> str:
+        return str(self._endpoint)
+
+    async def endpoint(self) -> Endpoint:
+        """Return it."""
+        return self._endpoint
+
+
+class Redirects(Protocol):
+    """One who knows what other nodes there are. It is told what a node refused, and why."""
+
+    def read(self, node: "Node", key: bytes, error: hiredis.ReplyError, *, announced: bool) -> bool:
+        """Return whether the key is read elsewhere from now on."""
+
+    def published(
+        self, node: "Node", key: bytes, publication: Publication, error: hiredis.ReplyError
+    ) -> bool:
+        """Return whether the publication goes on elsewhere, or later."""
+
+
+class Node:
+    """A node, and who follows what on it. Keys are given, not rooms.
+
+    `max_message`: bytes, see `Message`. `endpoints`: where each of its lanes was opened last.
+    """
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        max_message: int,
+        where: Where,
+        redirects: Redirects | None = None,
+    ) -> None:
+        self._settings = settings
+        self._redirects = redirects
+        self.where = where
+        self.endpoints: dict[str, Endpoint] = {}
+        self.reader = Reader(max_message, self._read_refused)
+        self.writer = Writer(
+            settings, self.reader.__contains__, self.demoted, self._publication_refused
+        )
+        self._notifier: Notifier = Tracking(self.reader)
+        self._reading = self._link("read", self.reader.connected, self.reader.disconnected)
+        self._writing = self._link("write", self.writer.connected, self.writer.disconnected)
+
+    @property
+    def more_connections(self) -> int:
+        """How many connections it holds beside its two lanes."""
+        return self._notifier.connections
+
+    @property
+    def reopened(self) -> int:
+        """How often lanes were opened again."""
+        return self._reading.reopened + self._writing.reopened
+
+    @property
+    def write_lane(self) -> Lane | None:
+        """The lane that writes, while there is one."""
+        return self._writing.lane
+
+    # Connecting
+
+    async def start(self) -> None:
+        """Connect, and make sure that changes are told. Raises StartError, StoreError."""
+        try:
+            write_lane = await self._writing.open()
+            await self._follow_changes()
+            await self._warn_of_settings(write_lane)
+        except hiredis.ReplyError as error:
+            raise StartError(f"Redis at {self.where} refused: {error}.") from error
+
+    def start_soon(self) -> None:
+        """Connect, trying until the node answers."""
+        self._writing.open_soon()
+        self._reading.open_soon()
+
+    async def close(self) -> None:
+        """Disconnect; what is under way ends as Unavailable or Unknown."""
+        await self._notifier.close()
+        for link in (self._reading, self._writing):
+            await link.close()
+
+    def cut(self, reason: str) -> None:
+        """Open the lanes anew: what this node says counts no more."""
+        self._notifier.cut(reason)
+        for link in (self._reading, self._writing):
+            link.cut(reason)
+
+    def demoted(self) -> None:
+        """Take in that the node is a replica by now: no proof counts from it."""
+        self.cut("the store is no longer a master")
+
+    async def _follow_changes(self) -> None:
+        """Open the read lane, with the notifier that was chosen or that works."""
+        follow = self._settings.follow
+        if follow != Follow.BLOCK:
+            if await self._can_track():
+                return
+            log.warning("store does not push changes", store=str(self.where), following="block")
+        self._notifier = Block(
+            self.reader, self._settings.silence / 2, self.writer.send, self._link
+        )
+        await self._reading.open()
+        if follow == Follow.AUTO and not await self._hears():
+            raise StartError(
+                f"Redis at {self.where} tells of changed keys neither by pushes (CLIENT "
+                "TRACKING over RESP3) nor to those who wait (XREAD BLOCK): connect to it "
+                "directly, not through a proxy."
+            )
+
+    async def _can_track(self) -> bool:
+        """Open the read lane with tracking on, and keep it if it works."""
+        if self._settings.follow == Follow.TRACKING:
+            await self._reading.open()
+            return True
+        try:
+            await self._reading.open()
+            if await self._hears():
+                return True
+        except Refused:
+            pass  # it takes the lane, as it took the one that writes, but not the tracking
+        await self._reading.close()
+        return False
+
+    async def _hears(self) -> bool:
+        """Whether an entry that is added is really told of. Raises Unavailable."""
+        lane = self._reading.lane
+        key, probe = probe_key(self._settings.prefix), Probe()
+        self.follow(key, probe)
+        try:
+            heard = await probe.hears(key, self.writer.send)
+        finally:
+            self.unfollow(key)
+        if not heard and self._reading.lane is not lane:
+            # That says nothing about what the store can do.
+            raise Unavailable(f"Redis at {self.where} closed the connection.")
+        return heard
+
+    async def _connect(self, name: str, lost: Callable[[str], None]) -> Lane:
+        reads = name == self._reading.name
+        endpoint = await self.where.endpoint()
+        lane = await open_lane(
+            endpoint,
+            f"streamcast-{name}",
+            self._settings.silence,
+            self._notifier.pushed,
+            lost,
+            self._notifier.set_up if reads else None,
+        )
+        self.endpoints[name] = endpoint
+        return lane
+
+    def _link(
+        self, name: str, connected: Callable[[Lane], None], disconnected: Callable[[], None]
+    ) -> Link:
+        return Link(name, self._connect, connected, disconnected)
+
+    async def _warn_of_settings(self, lane: Lane) -> None:
+        """Look for settings of the store that could lose messages; CONFIG may be forbidden."""
+        try:
+            policy = await lane.ask("CONFIG", "GET", "maxmemory-policy")
+            table = await lane.ask("CONFIG", "GET", "tracking-table-max-keys")
+        except hiredis.ReplyError:
+            return
+        name = policy.get(b"maxmemory-policy", b"noeviction").decode()
+        if name != "noeviction":
+            log.warning("store may evict rooms", maxmemory_policy=name, advice="set noeviction")
+        keys = int(table.get(b"tracking-table-max-keys", 0))
+        if 0 < keys < 100_000:
+            log.warning("store tracks few keys", tracking_table_max_keys=keys, advice="set 1000000")
+
+    # Keys
+
+    def follow(self, key: bytes, follower: Follower) -> None:
+        """Begin to follow a key."""
+        self.reader.follow(key, self._notifier.watch(key, follower))
+
+    def unfollow(self, key: bytes) -> None:
+        """End following."""
+        self.reader.unfollow(key)
+        self._notifier.unwatch(key)
+
+    def hand_over(self, key: bytes, there: "Node", *, asking: bool) -> None:
+        """Have a key followed on another node by who follows it here, from where he is.
+
+        `asking`: its slot is still on its way there. Only for nodes that push what changes.
+        """
+        opening = self.reader.is_opening(key)
+        follower = self.reader.unfollow(key)
+        if follower is not None:
+            there.reader.follow(key, follower, asking=asking, opening=opening)
+
+    # Being refused
+
+    def _read_refused(self, key: bytes, error: hiredis.ReplyError, announced: bool) -> bool:
+        redirects = self._redirects
+        return redirects is not None and redirects.read(self, key, error, announced=announced)
+
+    def _publication_refused(
+        self, key: bytes, publication: Publication, error: hiredis.ReplyError
+    ) -> bool:
+        redirects = self._redirects
+        return redirects is not None and redirects.published(self, key, publication, error)

@@ -1,0 +1,116 @@
+"""Which node a key is on.
+
+The law of this file: one Redis has one node; where it is may change, and what it says counts only
+while it is the master. Who is the master the node says itself, and the sentinels where there are
+some: they are asked every second, and a node that most of them don't name is left.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Protocol
+
+import hiredis
+
+from streamcast import log
+from streamcast.config import StreamSettings
+from streamcast.errors import StoreError, Unavailable
+from streamcast.streams.endpoint import Engine, StoreUrl
+from streamcast.streams.interface import Publication
+from streamcast.streams.node import At, Node
+from streamcast.streams.sentinel import Sentinels
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at who is the master."""
+
+
+class Nodes(Protocol):
+    """The masters of a store."""
+
+    def __str__(self) -> str:
+        """Return where they are, for people, without secrets."""
+
+    def all(self) -> Sequence[Node]:
+        """Return all nodes."""
+
+    def of(self, key: bytes) -> Node:
+        """Return the node that a key is on."""
+
+    def publish(self, key: bytes, publication: Publication) -> None:
+        """Add to a stream."""
+
+    def held(self) -> Sequence[Publication]:
+        """Return the publications that wait until it is known where their key is."""
+
+    async def start(self) -> None:
+        """Connect. Raises StartError, StoreError."""
+
+    async def watch(self) -> None:
+        """Look for ever who is the master."""
+
+    async def close(self) -> None:
+        """Disconnect."""
+
+
+class OneNode:
+    """The only node of a store that has one."""
+
+    def __init__(self, settings: StreamSettings, max_message: int, url: StoreUrl) -> None:
+        self._sentinels: Sentinels | None = None
+        if url.engine is Engine.SENTINEL:
+            assert url.master is not None
+            self._sentinels = Sentinels(url.endpoints, url.service, url.master)
+        self._node = Node(settings, max_message, self._sentinels or At(url.endpoints[0]))
+
+    def __str__(self) -> str:
+        return str(self._node.where)
+
+    def all(self) -> Sequence[Node]:
+        """Return it."""
+        return [self._node]
+
+    def of(self, key: bytes) -> Node:
+        """Return it."""
+        return self._node
+
+    def publish(self, key: bytes, publication: Publication) -> None:
+        """Add to a stream."""
+        self._node.writer.publish(key, publication)
+
+    def held(self) -> Sequence[Publication]:
+        """Return none: there is nowhere else to go."""
+        return ()
+
+    async def start(self) -> None:
+        """Connect. Raises StartError, StoreError."""
+        await self._node.start()
+
+    async def watch(self) -> None:
+        """Look for ever whether the node is still the master."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            lane = self._node.write_lane
+            if lane is None:
+                continue
+            try:
+                if (await lane.ask("HELLO", "3"))[b"role"] != b"master":
+                    self._node.demoted()
+                elif self._sentinels is not None:
+                    await self._ask_sentinels(self._sentinels)
+            except (StoreError, hiredis.ReplyError):
+                pass  # the lane is lost, or the node can't say: it is asked again
+
+    async def _ask_sentinels(self, sentinels: Sentinels) -> None:
+        try:
+            endpoint = await sentinels.endpoint()
+        except Unavailable as error:
+            log.debug("sentinels disagree", reason=str(error))
+            return
+        if any(each != endpoint for each in self._node.endpoints.values()):
+            log.warning("master changed", now=str(endpoint))
+            self._node.cut("the sentinels name another master")
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._node.close()
+        if self._sentinels is not None:
+            await self._sentinels.close()
