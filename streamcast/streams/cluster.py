@@ -14,14 +14,15 @@ from dataclasses import replace
 from itertools import chain
 
 import hiredis
-import redis
 
 from streamcast import log
 from streamcast.config import Follow, StreamSettings
-from streamcast.errors import StartError, StoreError, Unavailable, reason_of
+from streamcast.errors import StartError, StoreError, Unavailable
+from streamcast.streams.connect import Refused, open_lane
 from streamcast.streams.detours import Detours
 from streamcast.streams.endpoint import Endpoint, StoreUrl
 from streamcast.streams.interface import Publication
+from streamcast.streams.lane import Lane
 from streamcast.streams.node import At, Node
 from streamcast.streams.redirect import Redirect, is_retried
 from streamcast.streams.slots import SLOTS, Address, View, owners, slot_of
@@ -116,36 +117,38 @@ class Cluster:
         return [view for view in await asyncio.gather(*asked) if view is not None]
 
     async def _view(self, address: Address, node: Node) -> View | None:
-        lane = node.write_lane
-        if lane is None:
-            return None
         try:
-            async with asyncio.timeout(PATIENCE):
-                nodes, slots = await asyncio.gather(
-                    lane.ask("CLUSTER", "NODES"), lane.ask("CLUSTER", "SLOTS")
-                )
-        except (StoreError, hiredis.ReplyError, TimeoutError):
+            return None if node.write_lane is None else await _ask(node.write_lane, address)
+        except (StoreError, hiredis.ReplyError):
             return None
-        return View.of(nodes, slots, address)
 
     async def _ask_seeds(self) -> View:
         """Ask one node after the other, over connections of their own. Raises Unavailable."""
         known = {Address(each.host, each.port): each for each in self._seeds}
         known |= {each: self._endpoint(each) for each in self._addresses.values()}
-        reasons = []
+        errors: list[StoreError] = []
         for address, endpoint in known.items():
-            client = endpoint.client(PATIENCE)
             try:
-                nodes = await client.execute_command("CLUSTER NODES", NEVER_DECODE=True)
-                slots = await client.execute_command("CLUSTER SLOTS", NEVER_DECODE=True)
-            except (redis.RedisError, OSError) as error:
-                said = reason_of(error) if isinstance(error, OSError) else str(error)
-                reasons.append(f"Redis at {endpoint} can't be reached: {said.rstrip('.')}.")
-            else:
-                return View.of(nodes, slots, address)
-            finally:
-                await client.aclose()
-        raise Unavailable(reasons[0])
+                return await self._ask_once(address, endpoint)
+            except StoreError as error:
+                errors.append(error)
+        raise errors[0]
+
+    async def _ask_once(self, address: Address, endpoint: Endpoint) -> View:
+        lane = await open_lane(
+            endpoint,
+            "streamcast-look",
+            self._settings.silence,
+            lambda _: None,
+            lambda _: None,
+            to_master=False,
+        )
+        try:
+            return await _ask(lane, address)
+        except hiredis.ReplyError as error:
+            raise Refused(f"Redis at {endpoint} does not speak for a cluster: {error}.") from error
+        finally:
+            lane.close()
 
     def _take_in(self, views: Iterable[View], connect: Callable[[Node], None]) -> None:
         """Have every key follow its slot; connect to masters that were not known."""
@@ -247,3 +250,15 @@ class Cluster:
         if there is not node:
             node.hand_over(key, there, asking=key in self._asked)
             there.reader.mark(key, announced=announced)
+
+
+async def _ask(lane: Lane, address: Address) -> View:
+    """Return what a node says. Raises hiredis.ReplyError, StoreError."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            nodes, slots = await asyncio.gather(
+                lane.ask("CLUSTER", "NODES"), lane.ask("CLUSTER", "SLOTS")
+            )
+    except TimeoutError:
+        raise Unavailable(f"Redis at {address.host}:{address.port} does not answer.") from None
+    return View.of(nodes, slots, address)

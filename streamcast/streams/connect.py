@@ -32,11 +32,14 @@ async def open_lane(
     on_push: Callable[[list[Any]], None],
     on_lost: Callable[[str], None],
     set_up: SetUp | None = None,
+    *,
+    to_master: bool = True,
 ) -> Lane:
-    """Connect to a master. Raises Unavailable, Refused where trying again won't help.
+    """Connect to a node. Raises Unavailable, Refused where trying again won't help.
 
     `name` is how the connection appears in CLIENT LIST. `set_up` is awaited before the lane counts
-    as open. `on_lost` is called once, if the lane is lost after this returned.
+    as open. `on_lost` is called once, if the lane is lost after this returned. `to_master`: a
+    replica won't do.
     """
     opened = False
 
@@ -47,7 +50,7 @@ async def open_lane(
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             lane = await _connect(endpoint, lambda: Lane(silence, on_push, lost))
-            await _prepare(lane, endpoint, name, set_up)
+            await _prepare(lane, endpoint, name, set_up, to_master=to_master)
     except TimeoutError:
         raise Unavailable(f"Redis at {endpoint} does not answer.") from None
     except OSError as error:
@@ -68,9 +71,11 @@ async def _connect(endpoint: Endpoint, make: Callable[[], Lane]) -> Lane:
     return made[1]
 
 
-async def _prepare(lane: Lane, endpoint: Endpoint, name: str, set_up: SetUp | None) -> None:
+async def _prepare(
+    lane: Lane, endpoint: Endpoint, name: str, set_up: SetUp | None, *, to_master: bool
+) -> None:
     try:
-        await _greet(lane, endpoint, name)
+        await _greet(lane, endpoint, name, to_master=to_master)
         if set_up is not None:
             await set_up(lane)
     except Refused:
@@ -84,7 +89,7 @@ async def _prepare(lane: Lane, endpoint: Endpoint, name: str, set_up: SetUp | No
         raise
 
 
-async def _greet(lane: Lane, endpoint: Endpoint, name: str) -> None:
+async def _greet(lane: Lane, endpoint: Endpoint, name: str, *, to_master: bool) -> None:
     words = ["HELLO", "3"]
     if endpoint.password:
         words += ["AUTH", endpoint.user, endpoint.password]
@@ -92,7 +97,7 @@ async def _greet(lane: Lane, endpoint: Endpoint, name: str) -> None:
     if not isinstance(hello, dict):
         raise Refused(f"What answers at {endpoint} is not Redis.")
     _check_version(endpoint, hello)
-    if hello.get(b"role") != b"master":
+    if to_master and hello.get(b"role") != b"master":
         raise Refused(f"Redis at {endpoint} is a replica; streamcast needs the master.")
     lane.client_id = hello.get(b"id", 0)
     if endpoint.database:
