@@ -120,6 +120,19 @@ class StreamSettings:
         unit="duration",
         at_least=0.1,
     )
+    replicas_ack: int = _setting(
+        0,
+        "How many replicas must have a message before it is acknowledged (WAIT). One WAIT is under "
+        "way at a time, and nothing else meanwhile: publishing is as slow as the replicas.",
+        at_least=0,
+    )
+    replicas_timeout: float = _setting(
+        1.0,
+        "How long replicas have for it; later the publisher is told not_replicated, and the "
+        "message's ID.",
+        unit="duration",
+        at_least=0.01,
+    )
     young: float = 10.0
     """Messages younger than this are never trimmed."""
     silence: float = 4.0

@@ -5,6 +5,7 @@ StreamcastError
 ├── StoreError             the store could not answer; nothing is known to be wrong with the request
 │   ├── Unavailable        it was not stored: a retry is safe
 │   └── Unknown            it may have been stored: retry with a `key`
+├── NotReplicated          it was stored, but too few replicas had it in time
 ├── RequestError           a client asked for something that can't be done
 │   ├── BadRequest
 │   ├── BadRoom
@@ -15,7 +16,7 @@ StreamcastError
 └── Disconnected           the client has no server, and tries for none any more
     └── Unreachable        no server answered, or none would do just now
 
-Every StoreError and RequestError has a `code`, the word that a client is told.
+Every StoreError, NotReplicated and RequestError has a `code`, the word that a client is told.
 """
 
 import os
@@ -50,6 +51,19 @@ class Unknown(StoreError):
     """It may have been stored: the connection ended before the store's answer came."""
 
     code = "unknown"
+
+
+class NotReplicated(CodedError):
+    """It was stored, as `id`, and members get it; but too few replicas had it in time.
+
+    A failover now may lose it. A retry with the same `key` waits for the replicas once more.
+    """
+
+    code = "not_replicated"
+
+    def __init__(self, message: str, id: str = "") -> None:
+        super().__init__(message)
+        self.id = id
 
 
 class RequestError(CodedError):
@@ -114,8 +128,10 @@ def reason_of(error: OSError) -> str:
     return os.strerror(number)
 
 
-def from_code(code: str, message: str) -> CodedError:
+def from_code(code: str, message: str, id: str = "") -> CodedError:
     """Return the error that a server told; a code that we don't know is a RequestError's."""
+    if code == NotReplicated.code:
+        return NotReplicated(message, id)
     kinds: tuple[type[CodedError], ...] = (Unavailable, Unknown, *RequestError.__subclasses__())
     for kind in kinds:
         if kind.code == code:

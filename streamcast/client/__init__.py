@@ -15,6 +15,7 @@ from streamcast.client.subscription import Subscription
 from streamcast.errors import (
     BadUrl,
     Disconnected,
+    NotReplicated,
     RequestError,
     StreamcastError,
     TooBig,
@@ -36,6 +37,7 @@ __all__ = [
     "Item",
     "Message",
     "MessageId",
+    "NotReplicated",
     "RequestError",
     "Skipped",
     "StreamcastError",

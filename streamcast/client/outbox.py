@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 
-from streamcast.errors import CodedError, StoreError, Unavailable, Unknown
+from streamcast.errors import CodedError, NotReplicated, StoreError, Unavailable, Unknown
 from streamcast.message import MessageId
 
 UNDER_WAY = 192 * 1024
@@ -202,6 +202,8 @@ class Outbox:
             lane.refused.append(publication)
             lane.held = True
         else:
+            if isinstance(error, NotReplicated):
+                lane.stored = max(lane.stored, ref)
             self._open.pop(ref, None)
             if not publication.answer.done():
                 publication.answer.set_exception(error)

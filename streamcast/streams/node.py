@@ -183,10 +183,12 @@ class Node:
     async def _connect(self, name: str, lost: Callable[[str], None]) -> Lane:
         reads = name == self._reading.name
         endpoint = await self.where.endpoint()
+        # While replicas are waited for a node owes answers, and is not silent.
+        waits = self._settings.replicas_timeout if self._settings.replicas_ack else 0.0
         lane = await open_lane(
             endpoint,
             f"streamcast-{name}",
-            self._settings.silence,
+            self._settings.silence + waits,
             self._notifier.pushed,
             lost,
             self._notifier.set_up if reads else None,

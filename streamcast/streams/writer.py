@@ -18,10 +18,11 @@ from streamcast.config import StreamSettings
 from streamcast.errors import BadRoom, CodedError, Unavailable, Unknown
 from streamcast.message import MessageId
 from streamcast.streams.commands import is_wrong_type
-from streamcast.streams.interface import Publication
+from streamcast.streams.interface import Outcome, Publication
 from streamcast.streams.keeper import Keeper
 from streamcast.streams.lane import Lane, LaneLost, pack
 from streamcast.streams.redirect import ASKING
+from streamcast.streams.replication import Replication
 
 IN_FLIGHT = 256 * 1024
 """How many bytes are under way to the store at most."""
@@ -34,11 +35,14 @@ KEY_LIVES_MS = 120_000
 
 # KEYS: stream, mark of the key. ARGV: time to live of the mark in ms, fields of the entry.
 # EVAL, not EVALSHA: the store caches the script all the same, and can't have forgotten it.
+# It writes in any case: WAIT waits for what this connection wrote, and what was written before.
 ADD_ONCE = """
 local id = redis.call('GET', KEYS[2])
 if not id then
   id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 2))
   redis.call('SET', KEYS[2], id, 'PX', ARGV[1])
+else
+  redis.call('PEXPIRE', KEYS[2], ARGV[1])
 end
 return id
 """
@@ -76,6 +80,10 @@ class Writer:
         self._returned = returned
         self.asking: set[bytes] = set()
         self.keeper = Keeper(settings, self.send)
+        self._replication: Replication | None = None
+        if settings.replicas_ack:
+            wanted, timeout = settings.replicas_ack, settings.replicas_timeout
+            self._replication = Replication(wanted, timeout, self.send, self._ended)
         self._is_followed = is_followed
         self._lane: Lane | None = None
         self._waiting: dict[object, Waiting] = {}
@@ -105,6 +113,8 @@ class Writer:
     def disconnected(self) -> None:
         """End what was not sent yet: it provably was not stored."""
         self._lane = None
+        if self._replication is not None:
+            self._replication.disconnected()
         waiting, self._waiting = self._waiting, {}
         self._quiet.clear()
         self._turns.clear()
@@ -150,21 +160,35 @@ class Writer:
             lane.call(command, callback)
 
     def _answered(self, key: bytes, publication: Publication, reply: Any) -> None:
-        self.in_flight -= publication.size
-        self._under_way -= 1
+        if isinstance(reply, hiredis.ReplyError) and self._goes_on(key, publication, reply):
+            self._is_under_way_no_more(publication)
+            self._serve()
+            return
+        outcome = _outcome(reply)
+        if isinstance(outcome, MessageId):
+            self.published += 1
+            self.keeper.published(key, outcome)
+            if self._replication is not None:
+                self._replication.stored(publication, outcome)
+                return
+        self._ended(publication, outcome)
+
+    def _goes_on(self, key: bytes, publication: Publication, error: hiredis.ReplyError) -> bool:
+        """Take in a refusal. Returns whether that is not the publication's end."""
+        if str(error).startswith("READONLY"):
+            self._demoted()
+        return self._returned(key, publication, error)
+
+    def _ended(self, publication: Publication, outcome: Outcome) -> None:
+        self._is_under_way_no_more(publication)
         try:
-            if isinstance(reply, hiredis.ReplyError):
-                if str(reply).startswith("READONLY"):
-                    self._demoted()
-                if self._returned(key, publication, reply):
-                    return
-            outcome = _outcome(reply)
-            if isinstance(outcome, MessageId):
-                self.published += 1
-                self.keeper.published(key, outcome)
             publication.done(publication, outcome)
         finally:
             self._serve()
+
+    def _is_under_way_no_more(self, publication: Publication) -> None:
+        self.in_flight -= publication.size
+        self._under_way -= 1
 
     def withdraw(self, key: bytes) -> list[Publication]:
         """Take back what waits of a key, in order."""

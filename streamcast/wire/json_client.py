@@ -125,7 +125,7 @@ def _acked(told: dict[str, Any]) -> Acked:
 
 
 def _failed(told: dict[str, Any]) -> Failed:
-    return Failed(told.get("ref"), from_code(told["code"], told["message"]))
+    return Failed(told.get("ref"), from_code(told["code"], told["message"], told.get("id", "")))
 
 
 _READ: Mapping[str, Callable[[dict[str, Any]], Told]] = {

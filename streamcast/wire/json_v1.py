@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring
 from typing import Any, Never
 
-from streamcast.errors import BadRequest, CodedError, RequestError, TooBig
+from streamcast.errors import BadRequest, CodedError, NotReplicated, RequestError, TooBig
 from streamcast.message import MAX_META, Gap, Item, Message, MessageId, room_name
 from streamcast.wire import frames
 from streamcast.wire.dialect import Batch, Reply
@@ -80,6 +80,8 @@ class JsonV1:
     def error(self, error: CodedError, room: str | None, ref: Ref) -> Reply:
         """`error`, with the code that tells whether a retry is safe."""
         extra = {} if room is None else {"room": room}
+        if isinstance(error, NotReplicated):
+            extra["id"] = error.id
         return _reply(type="error", ref=ref, **extra, code=error.code, message=str(error))
 
 

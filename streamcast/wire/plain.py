@@ -6,7 +6,7 @@ with 1013, one too big with 1009, a bad room with 4400. An entry over the size l
 
 from collections.abc import Sequence
 
-from streamcast.errors import BadRoom, CodedError, StoreError, TooBig
+from streamcast.errors import BadRoom, CodedError, NotReplicated, StoreError, TooBig
 from streamcast.message import Gap, Item, MessageId
 from streamcast.wire import frames
 from streamcast.wire.close import Close, Code
@@ -61,7 +61,7 @@ class Plain:
 
     def error(self, error: CodedError, room: str | None, ref: Ref) -> Reply:
         """Close with the code that says whether to come back."""
-        if isinstance(error, StoreError):
+        if isinstance(error, StoreError | NotReplicated):
             return Close(Code.TRY_LATER, str(error))
         if isinstance(error, TooBig):
             return Close(Code.TOO_BIG, str(error))
