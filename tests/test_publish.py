@@ -407,6 +407,8 @@ def test_ctrl_c_with_the_server_gone_tells_what_was_not_stored(
         command.line()
         server.process.kill()
         server.process.wait()
+        # What it sends before it knows may have been stored.
+        eventually(command.told)
         command.write(b"b\nc\n")
         eventually(lambda: nothing_left(command))
         command.interrupt()
