@@ -8,7 +8,7 @@ read an absent key that its slot moves, so the keys of a slot on its way are rea
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -62,6 +62,10 @@ class Cluster:
     def all(self) -> Sequence[Node]:
         """Return all nodes."""
         return [*self._nodes.values(), self._nowhere]
+
+    def masters(self) -> Collection[Node]:
+        """Return those that have slots, and the one that is nowhere if slots have no master."""
+        return set(self._slots)
 
     def of(self, key: bytes) -> Node:
         """Return the node that a key is on."""

@@ -98,6 +98,11 @@ class Node:
         return self._reading.reopened + self._writing.reopened
 
     @property
+    def read_lane(self) -> Lane | None:
+        """The lane that reads, while there is one."""
+        return self._reading.lane
+
+    @property
     def write_lane(self) -> Lane | None:
         """The lane that writes, while there is one."""
         return self._writing.lane

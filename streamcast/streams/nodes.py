@@ -6,7 +6,7 @@ some: they are asked every second, and a node that most of them don't name is le
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import hiredis
@@ -31,6 +31,9 @@ class Nodes(Protocol):
 
     def all(self) -> Sequence[Node]:
         """Return all nodes."""
+
+    def masters(self) -> Collection[Node]:
+        """Return those that keys are on."""
 
     def of(self, key: bytes) -> Node:
         """Return the node that a key is on."""
@@ -65,6 +68,10 @@ class OneNode:
         return str(self._node.where)
 
     def all(self) -> Sequence[Node]:
+        """Return it."""
+        return [self._node]
+
+    def masters(self) -> Collection[Node]:
         """Return it."""
         return [self._node]
 

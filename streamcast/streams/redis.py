@@ -12,6 +12,7 @@ from streamcast.message import Message, MessageId
 from streamcast.proof import Read, Reply
 from streamcast.streams.cluster import Cluster
 from streamcast.streams.endpoint import Engine, StoreUrl
+from streamcast.streams.health import Health
 from streamcast.streams.interface import Follower, Publication, Statistics
 from streamcast.streams.nodes import Nodes, OneNode
 from streamcast.streams.reader import Reader, Rerouted
@@ -35,6 +36,7 @@ class RedisStreams:
         url = StoreUrl.parse(settings.redis)
         kind = Cluster if url.engine is Engine.CLUSTER else OneNode
         self._nodes: Nodes = kind(settings, max_message, url)
+        self.health = Health(self._nodes, settings.prefix)
         self._tasks: list[asyncio.Task[None]] = []
         self._audits = 0
 
