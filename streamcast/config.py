@@ -193,8 +193,12 @@ class ServerSettings:
         unit="duration",
         at_least=1,
     )
-    drain: float = 5.0
-    """How long a stop waits for acknowledgements under way."""
+    drain: float = _setting(
+        5.0,
+        "Over how long a stop spreads the ends of its connections, at most 10 ms between two, so "
+        "that the clients don't all come to other servers in one instant.",
+        unit="duration",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,9 @@ def test_variables(store: Store) -> None:
     """Every option has one; the flag goes before it."""
     help_ = run_serve("--help", COLUMNS="200").stdout
     options = "HOST PORT REDIS DATA PREFIX HISTORY RETAIN DEFAULT_ROOM FOLLOW AUDIT MAX_MESSAGE"
-    for name in (options + " ALLOW_ORIGIN MAX_CONNECTIONS PING STALL LOG_LEVEL LOG_FORMAT").split():
+    for name in (
+        options + " ALLOW_ORIGIN MAX_CONNECTIONS PING STALL DRAIN LOG_LEVEL LOG_FORMAT"
+    ).split():
         assert f"STREAMCAST_{name}]" in help_, name
     assert "redis://127.0.0.1:1" not in run_serve(STREAMCAST_REDIS="redis://127.0.0.1:1").stdout
     can_not_start(run_serve(STREAMCAST_REDIS="redis://127.0.0.1:1"), "127.0.0.1:1")

@@ -6,7 +6,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from streamcast.errors import BadRoom, StartError
 from streamcast.message import room_name
 from streamcast.relay import Relay
 from streamcast.server.context import Context
+from streamcast.server.draining import drain
 from streamcast.server.head import Head
 from streamcast.server.keepalive import (
     sweep_closes_forever,
@@ -23,8 +25,6 @@ from streamcast.server.keepalive import (
     sweep_heads_forever,
 )
 from streamcast.streams import EmbeddedStore, RedisStreams
-from streamcast.wire import Close
-from streamcast.wire.close import Code
 
 BACKLOG = 2048
 RESERVED_FILES = 128
@@ -32,8 +32,6 @@ RESERVED_FILES = 128
 lost, and for what else the process needs."""
 FEWEST_FILES = 2 * RESERVED_FILES
 SUMMARY_EVERY = 10.0
-CLOSE_TIMEOUT = 2.0
-"""Seconds that clients have to answer the close at a stop."""
 
 
 async def serve(
@@ -78,14 +76,17 @@ async def _serve(
         url = _url(sockets)
         listening(url)
         log.info("listening", url=url, store=store.where, max_connections=context.capacity)
-        await _run(context, stop)
-        await _drain(context, store, sockets)
+        async with _kept_up(context, stop):
+            await stop.wait()
+            await drain(context, sockets.close)
     finally:
         await relay.close()
         await store.close()
 
 
-async def _run(context: Context, stop: asyncio.Event) -> None:
+@asynccontextmanager
+async def _kept_up(context: Context, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Do what a server does all the time, to the end of the drain too."""
     work: list[Coroutine[Any, Any, None]] = [
         sweep_forever(context),
         sweep_heads_forever(context),
@@ -102,38 +103,11 @@ async def _run(context: Context, stop: asyncio.Event) -> None:
     for task in tasks:
         task.add_done_callback(ended)
     try:
-        await stop.wait()
+        yield
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _drain(context: Context, store: RedisStreams, sockets: asyncio.Server) -> None:
-    """Stop accepting and reading, finish acknowledgements, send the clients elsewhere."""
-    log.info("stopping", connections=len(context.connections))
-    context.stopping = True
-    sockets.close()
-    for head in list(context.heads):
-        head.give_up()
-    for connection in list(context.connections):
-        connection.stop_reading()
-    await _wait_until(lambda: store.statistics().publishing == 0, context.server.drain)
-    for connection in list(context.connections):
-        connection.close(Close(Code.RESTART, "restarting"))
-    await _wait_until(lambda: not context.connections, CLOSE_TIMEOUT)
-    for connection in list(context.connections):
-        connection.abort()
-    for head in list(context.heads):
-        head.abort()
-    log.info("stopped")
-
-
-async def _wait_until(condition: Callable[[], bool], at_most: float) -> None:
-    loop = asyncio.get_running_loop()
-    end = loop.time() + at_most
-    while not condition() and loop.time() < end:
-        await asyncio.sleep(0.02)
 
 
 def _check(server: ServerSettings, streams: StreamSettings) -> None:

@@ -52,12 +52,12 @@ class Connection(asyncio.BufferedProtocol):
         "_context",
         "_cursors",
         "_ended",
+        "_finishing",
         "_held",
         "_malformed",
         "_reading",
         "_resting",
         "_room",
-        "_stopped",
         "_transport",
         "_unread",
         "asked",
@@ -87,8 +87,8 @@ class Connection(asyncio.BufferedProtocol):
         self._ended = False
         self._admitted = False
         self._closing: Close | None = None
+        self._finishing: Close | None = None
         self._reading = True
-        self._stopped = False
         self.writable = True
         # What the intake wants to know: see there.
         self.queued = False
@@ -129,6 +129,15 @@ class Connection(asyncio.BufferedProtocol):
             self._join(Join(target.room, target.start))
         elif not self.dialect.name:
             self.close(Close(Code.BAD_ROOM, "without a subprotocol, join /rooms/NAME"))
+
+    @guarded
+    def finish(self, how: Close) -> None:
+        """Read no more, and close once all that was published is answered."""
+        self._finishing = how
+        if self.publishing == 0:
+            self.close(how)
+        else:
+            self._update_reading()
 
     @guarded
     def close(self, how: Close) -> None:
@@ -351,6 +360,8 @@ class Connection(asyncio.BufferedProtocol):
             self._reply(self.dialect.acked(room, ref, outcome))
         else:
             self._reply(self.dialect.error(outcome, room, ref))
+        if self._finishing is not None and self.publishing == 0:
+            self.close(self._finishing)
 
     # What goes
 
@@ -417,12 +428,6 @@ class Connection(asyncio.BufferedProtocol):
                     self._cursors[room] = self._cursors.pop(room)
                 return
 
-    @guarded
-    def stop_reading(self) -> None:
-        """Read no more from this client."""
-        self._stopped = True
-        self._update_reading()
-
     @property
     def is_listening(self) -> bool:
         """Whether it is read from, so that an answer would be heard."""
@@ -430,10 +435,12 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def readable(self) -> bool:
-        """Whether it takes its answers, and the store keeps up with what it publishes."""
+        """Whether it takes its answers, has more to say, and the store keeps up with that."""
         if self._closing is not None:
             return True
-        return self.writable and not self._stopped and self.publishing < OF_ONE - PIECE_BRINGS
+        if not self.writable or self._finishing is not None:
+            return False
+        return self.publishing < OF_ONE - PIECE_BRINGS
 
     def _update_reading(self) -> None:
         """Read on, or when it is this client's turn, where that is due."""
