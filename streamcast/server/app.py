@@ -92,6 +92,7 @@ async def _kept_up(context: Context, stop: asyncio.Event) -> AsyncIterator[None]
         sweep_heads_forever(context),
         sweep_closes_forever(context),
         _summarize_forever(context),
+        context.relay.streams.health.watch(),
     ]
     tasks = [asyncio.create_task(each) for each in work]
 

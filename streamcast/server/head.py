@@ -13,7 +13,7 @@ from typing import cast
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from streamcast.server import handshake, target
+from streamcast.server import handshake, health, target
 from streamcast.server.connection import Connection
 from streamcast.server.context import Context
 from streamcast.server.guard import guarded
@@ -107,6 +107,11 @@ class Head(asyncio.BufferedProtocol):
         self._upgrade(protocol, events[0], rest)
 
     def _upgrade(self, protocol: ServerProtocol, request: Request, rest: bytes) -> None:
+        if self._context.stopping:
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+            protocol.send_response(protocol.reject(status, "This server is stopping.\n"))
+            self._finish(protocol)
+            return
         asked = target.parse(request.path, self._context.server.default_room)
         if asked is None:
             message = "There is nothing here; rooms are at /rooms/NAME.\n"
@@ -135,8 +140,14 @@ class Head(asyncio.BufferedProtocol):
         if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
             self._answer(HTTPStatus.BAD_REQUEST, "That is not HTTP/1.1.")
             return
-        asked = target.parse(words[1].decode("latin-1"), self._context.server.default_room)
-        if asked is None:
+        where = words[1].decode("latin-1")
+        said = health.answer(where.partition("?")[0], self._context)
+        asked = target.parse(where, self._context.server.default_room)
+        if said is not None and words[0] in {b"GET", b"HEAD"}:
+            self._answer(*said, "Cache-Control: no-store", body=words[0] == b"GET")
+        elif said is not None:
+            self._answer(HTTPStatus.METHOD_NOT_ALLOWED, "It can only be read.", "Allow: GET, HEAD")
+        elif asked is None:
             self._answer(HTTPStatus.NOT_FOUND, "There is nothing here; rooms are at /rooms/NAME.")
         elif words[0] != b"GET":
             self._answer(HTTPStatus.METHOD_NOT_ALLOWED, "Rooms speak WebSocket.", "Allow: GET")
@@ -144,17 +155,17 @@ class Head(asyncio.BufferedProtocol):
             upgrade = "Upgrade: websocket"
             self._answer(HTTPStatus.UPGRADE_REQUIRED, "Rooms speak WebSocket.", upgrade)
 
-    def _answer(self, status: HTTPStatus, message: str, *more: str) -> None:
-        """Answer without WebSocket, and close. `more`: headers."""
-        body = message.encode() + b"\n"
+    def _answer(self, status: HTTPStatus, message: str, *more: str, body: bool = True) -> None:
+        """Answer without WebSocket, and close. `more`: headers. No `body`: it is a HEAD."""
+        content = message.encode() + b"\n"
         lines = (
             f"HTTP/1.1 {status.value} {status.phrase}",
             "Content-Type: text/plain; charset=utf-8",
-            f"Content-Length: {len(body)}",
+            f"Content-Length: {len(content)}",
             *more,
             "Connection: close",
         )
-        self._end("\r\n".join(lines).encode() + _END + body)
+        self._end("\r\n".join(lines).encode() + _END + (content if body else b""))
 
     def _finish(self, protocol: ServerProtocol) -> None:
         """Write what the handshake says to a request that it refuses, and close."""

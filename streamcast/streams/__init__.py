@@ -5,7 +5,15 @@ Valkey of our own.
 """
 
 from streamcast.streams.embedded import EmbeddedStore
-from streamcast.streams.interface import Follower, Publication, Statistics, Streams
+from streamcast.streams.interface import Follower, Publication, State, Statistics, Streams
 from streamcast.streams.redis import RedisStreams
 
-__all__ = ["EmbeddedStore", "Follower", "Publication", "RedisStreams", "Statistics", "Streams"]
+__all__ = [
+    "EmbeddedStore",
+    "Follower",
+    "Publication",
+    "RedisStreams",
+    "State",
+    "Statistics",
+    "Streams",
+]

@@ -5,13 +5,13 @@ says nothing. The key is no room's; it goes away by itself, and is another one w
 """
 
 import asyncio
-from enum import StrEnum
 
 import hiredis
 
 from streamcast.errors import CodedError, StoreError
 from streamcast.message import ZERO
 from streamcast.proof import Kind, Read, Reply
+from streamcast.streams.interface import State
 from streamcast.streams.lane import Lane
 from streamcast.streams.node import Node
 from streamcast.streams.nodes import Nodes
@@ -24,15 +24,6 @@ WITHIN = 2.0
 """Seconds within which one has to be told."""
 LIVES_MS = 30_000
 """How long the key is kept."""
-
-
-class State(StrEnum):
-    """How a store does, the best first."""
-
-    READY = "ready"
-    READ_ONLY = "ready: read-only"
-    DEAF = "deaf"
-    NO_STORE = "no store"
 
 
 _AWAY = {"LOADING", "CLUSTERDOWN", "MASTERDOWN", "BUSY"}
@@ -68,7 +59,7 @@ class Ear:
         self.is_dead = True
 
 
-class Health:
+class Probing:
     """Knows the state of a store, once `watch` runs."""
 
     def __init__(self, nodes: Nodes, prefix: str) -> None:

@@ -15,6 +15,7 @@ store is bounded.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from streamcast.errors import CodedError
@@ -28,6 +29,15 @@ OVERHEAD = 500
 Outcome = MessageId | CodedError
 Done = Callable[["Publication", Outcome], None]
 """Takes a publication and how it ended."""
+
+
+class State(StrEnum):
+    """How a store does, the best first."""
+
+    READY = "ready"
+    READ_ONLY = "ready: read-only"
+    DEAF = "deaf"
+    NO_STORE = "no store"
 
 
 class Follower(Protocol):
@@ -92,8 +102,23 @@ class Statistics:
     reconnects: int
 
 
+class Health(Protocol):
+    """Knows how a store does."""
+
+    @property
+    def state(self) -> State:
+        """That of the master that does worst."""
+
+    async def watch(self) -> None:
+        """Look for ever how the masters do."""
+
+
 class Streams(Protocol):
     """The streams of the rooms in one store. Rooms are given by name."""
+
+    @property
+    def health(self) -> Health:
+        """Whether deliveries work."""
 
     @property
     def more_connections(self) -> int:

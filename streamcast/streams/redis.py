@@ -12,7 +12,7 @@ from streamcast.message import Message, MessageId
 from streamcast.proof import Read, Reply
 from streamcast.streams.cluster import Cluster
 from streamcast.streams.endpoint import Engine, StoreUrl
-from streamcast.streams.health import Health
+from streamcast.streams.health import Probing
 from streamcast.streams.interface import Follower, Publication, Statistics
 from streamcast.streams.nodes import Nodes, OneNode
 from streamcast.streams.reader import Reader, Rerouted
@@ -36,7 +36,7 @@ class RedisStreams:
         url = StoreUrl.parse(settings.redis)
         kind = Cluster if url.engine is Engine.CLUSTER else OneNode
         self._nodes: Nodes = kind(settings, max_message, url)
-        self.health = Health(self._nodes, settings.prefix)
+        self._probing = Probing(self._nodes, settings.prefix)
         self._tasks: list[asyncio.Task[None]] = []
         self._audits = 0
 
@@ -44,6 +44,11 @@ class RedisStreams:
     def where(self) -> str:
         """The store's address, without secrets."""
         return str(self._nodes)
+
+    @property
+    def health(self) -> Probing:
+        """Whether deliveries work."""
+        return self._probing
 
     @property
     def more_connections(self) -> int:
