@@ -1,8 +1,8 @@
 """Stopping: clients are sent away one after the other, and none of them loses anything."""
 
+import http.client
 import json
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.clients import Client
-from tests.raw import Raw
+from tests.raw import Raw, request
 from tests.stores import Server, Store, eventually
 
 pytestmark = pytest.mark.one_cell
@@ -39,10 +39,21 @@ def closing_times(clients: list[Raw]) -> list[float]:
     return times
 
 
-def can_connect(server: Server) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=1):
-        return True
-    return False
+def said_at(server: Server, path: str) -> tuple[int, str]:
+    """The status and the body of a page."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection.request("GET", path)
+    response = connection.getresponse()
+    said = response.read().decode()
+    connection.close()
+    return response.status, said
+
+
+def asked_to_join(server: Server) -> str:
+    """How the answer to one who wants to join begins."""
+    with Raw(server) as client:
+        client.send(request("/rooms/live"))
+        return client.head().partition("\r\n")[0]
 
 
 def test_clients_are_closed_one_after_the_other(
@@ -95,16 +106,19 @@ def test_who_waits_for_its_turn_is_served(any_store: Store, run: Callable[..., S
     unheard = Raw(server)
     server.signal(signal.SIGTERM)
     assert early[0].closed() == 1012
-    assert not can_connect(server)
-    assert unheard.head().startswith("HTTP/1.1 408 ")
+    assert said_at(server, "/readyz") == (503, "stopping\n")
+    assert said_at(server, "/livez") == (200, "live\n")
+    assert asked_to_join(server) == "HTTP/1.1 503 Service Unavailable"
     ack = last.ask(type="publish", room="live", data="own")
     assert ack["type"] == "ack"
     any_store.client.xadd("streamcast:live", {"message": "another's"})
     last.until(lambda told: told.get("data") == "another's")
     assert server.process.poll() is None
-    for client in [*early, unheard]:
+    for client in early:
         client.socket.close()
     assert last.closed() == 1012
+    assert unheard.head().startswith("HTTP/1.1 408 ")
+    unheard.socket.close()
     assert server.ended()[0] == 0
 
 

@@ -26,18 +26,21 @@ RESTARTING = Close(Code.RESTART, "restarting")
 
 
 async def drain(context: Context, stop_listening: Callable[[], None]) -> None:
-    """Accept no more clients, and send away those that are there."""
+    """Accept no more clients, and send away those that are there.
+
+    Until all are gone the port stays open, for /readyz to say so; who wants to join is told 503.
+    """
     log.info("stopping", connections=len(context.connections))
     context.stopping = True
-    stop_listening()
-    for head in list(context.heads):
-        head.give_up()
     end = asyncio.get_running_loop().time() + context.server.drain
     await _send_away(context)
+    for head in list(context.heads):
+        head.give_up()
     await _wait_until(lambda: context.intake.publishing == 0, end + ANSWER_TIMEOUT)
     for connection in list(context.connections):
         connection.close(RESTARTING)
     await _wait_until(lambda: not context.connections, _now() + CLOSE_TIMEOUT)
+    stop_listening()
     for connection in list(context.connections):
         connection.abort()
     for head in list(context.heads):
