@@ -145,7 +145,8 @@ class Publisher(threading.Thread):
 
     def __init__(self, server: Server, number: int) -> None:
         super().__init__(daemon=True)
-        self.client = Client(f"{server.url}/rooms")
+        # Else its close could wait for what nobody reads.
+        self.client = Client(f"{server.url}/rooms", max_queue=None)
         self.acked: list[str] = []
         self._number = number
         self.start()
