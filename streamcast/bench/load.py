@@ -331,7 +331,7 @@ class Load:
         gone = [peer for peer in self._peers if peer.member.schedule is None and peer.is_open]
         self._cut_at = time.monotonic()
         for peer in gone:
-            peer.is_cut = True
+            peer.is_cut, peer.is_open = True, False
             self._selector.unregister(peer.connection.sock)
             peer.connection.close()
         paths = [self._dialect.path(peer.member.room, listens=True) for peer in gone]
@@ -342,9 +342,9 @@ class Load:
                 peer.connection = connection = next(connections)
             except (Unreachable, StopIteration):
                 # That some don't get in again is what a storm is to show.
-                peer.is_open = False
                 self._result.disconnected += 1
                 continue
+            peer.is_open = True
             peer.receiver.begin_anew()
             self._selector.register(connection.sock, selectors.EVENT_READ, peer)
             self._send(peer, self._dialect.rejoin(peer.member.room, peer.last_id))
