@@ -45,11 +45,13 @@ Log = Sequence[Seen | Gap]
 class Verdict:
     """What became of everything. `lost`: acknowledged, and not in the store any more.
 
-    `wrong`: what breaks a promise, in words. `gaps`: by room and receiver.
+    `rolled_back`: rooms of which anything was there once, and is not any more. `wrong`: what breaks
+    a promise, in words. `gaps`: by room and receiver.
     """
 
     acknowledged: int = 0
     lost: Counter[str] = field(default_factory=Counter)
+    rolled_back: set[str] = field(default_factory=set)
     gaps: Counter[tuple[str, str]] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
@@ -73,10 +75,15 @@ def verdict(
         lost = [ack for ack in acks if ack not in kept]
         if lost:
             found.lost[room] = len(lost)
+        once = {*acks, *(item for log in logs.values() for item in log.get(room, ()))}
+        if any(isinstance(item, Seen) and item not in kept for item in once):
+            found.rolled_back.add(room)
         for receiver, log in logs.items():
             _check(found, room, receiver, acks, log.get(room, ()))
             if lost and not found.gaps[room, receiver]:
                 found.wrong.append(f"{receiver} was not told that {room} lost {lost[0]}")
+        if room not in found.rolled_back and any(found.gaps[room, each] for each in logs):
+            found.wrong.append(f"a gap was told in {room}, of which everything is there")
     return found
 
 

@@ -30,7 +30,7 @@ class Place:
 
 
 def _server(port: int, options: tuple[str, ...]) -> Server:
-    return Server("--port", str(port), "--history", "0", "--audit", "5s", *options)
+    return Server("--port", str(port), "--history", "0", "--audit", "1h", *options)
 
 
 @pytest.fixture

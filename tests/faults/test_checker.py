@@ -19,15 +19,25 @@ def wrong(log: Log, stored: list[Seen] | None = None) -> str:
     [
         ALL,
         [Seen((0, 5), "not acknowledged"), *ALL],
-        [ONE, Gap((1, 0), (3, 0)), THREE],
-        [ONE, Gap((1, 0), None)],
-        [Gap((0, 0), (2, 0)), TWO, THREE],
-        # A history was lost, and with it what was not seen yet.
-        [ONE, Gap((1, 0), (0, 7)), Seen((0, 7), "new")],
     ],
 )
 def test_what_is_right(log: Log) -> None:
     assert not wrong(log)
+
+
+@pytest.mark.parametrize(
+    ("log", "stored"),
+    [
+        ([ONE, Gap((1, 0), (3, 0)), THREE], [ONE, THREE]),
+        ([ONE, Gap((1, 0), None)], [ONE]),
+        ([Gap((0, 0), (2, 0)), TWO, THREE], [TWO, THREE]),
+        # A history was lost, and with it what was not seen yet.
+        ([ONE, Gap((1, 0), (0, 7)), Seen((0, 7), "new")], [Seen((0, 7), "new")]),
+        ([*ALL, Gap((3, 0), (2, 0)), OTHER_TWO], [ONE, OTHER_TWO]),
+    ],
+)
+def test_what_was_lost_and_told(log: Log, stored: list[Seen]) -> None:
+    assert not wrong(log, stored)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +51,7 @@ def test_what_is_right(log: Log) -> None:
         ([ONE, TWO, Gap((2, 0), (3, 0)), TWO, THREE], "came 2 times"),
         ([ONE, Gap((2, 0), (3, 0)), THREE], "never came"),
         ([Gap((0, 0), (1, 0)), ONE, THREE], "never came"),
+        ([ONE, Gap((1, 0), (2, 0)), TWO, THREE], "everything is there"),
     ],
 )
 def test_what_is_wrong(log: Log, words: str) -> None:
