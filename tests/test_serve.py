@@ -84,8 +84,7 @@ def test_database(store: Store, serve: Callable[..., Server]) -> None:
     with Client(f"{server.url}/rooms") as client:
         client.ask(type="publish", room="live", data="a")
     assert server.stop()[0] == 0
-    assert not store.client.exists("streamcast:live")
-    assert store.client.info("keyspace")["db3"]["keys"] == 1
+    assert set(store.client.info("keyspace")) == {"db3"}
 
 
 def test_tcp(own_store: Callable[..., Store]) -> None:

@@ -99,6 +99,8 @@ async def _greet(lane: Lane, endpoint: Endpoint, name: str, *, to_master: bool) 
     _check_version(endpoint, hello)
     if to_master and hello.get(b"role") != b"master":
         raise Refused(f"Redis at {endpoint} is a replica; streamcast needs the master.")
+    # HELLO is answered by a node that still loads what it has, and nothing else is.
+    await lane.ask("PING")
     lane.client_id = hello.get(b"id", 0)
     if endpoint.database:
         await lane.ask("SELECT", endpoint.database)
