@@ -145,6 +145,7 @@ class Cluster:
             self._settings.silence,
             lambda _: None,
             lambda _: None,
+            in_cluster=True,
             to_master=False,
         )
         try:

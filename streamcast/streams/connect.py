@@ -33,13 +33,14 @@ async def open_lane(
     on_lost: Callable[[str], None],
     set_up: SetUp | None = None,
     *,
+    in_cluster: bool = False,
     to_master: bool = True,
 ) -> Lane:
     """Connect to a node. Raises Unavailable, Refused where trying again won't help.
 
     `name` is how the connection appears in CLIENT LIST. `set_up` is awaited before the lane counts
-    as open. `on_lost` is called once, if the lane is lost after this returned. `to_master`: a
-    replica won't do.
+    as open. `on_lost` is called once, if the lane is lost after this returned. `in_cluster`: who
+    connects knows how to speak to one. `to_master`: a replica won't do.
     """
     opened = False
 
@@ -50,7 +51,7 @@ async def open_lane(
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             lane = await _connect(endpoint, lambda: Lane(silence, on_push, lost))
-            await _prepare(lane, endpoint, name, set_up, to_master=to_master)
+            await _prepare(lane, endpoint, name, set_up, in_cluster=in_cluster, to_master=to_master)
     except TimeoutError:
         raise Unavailable(f"Redis at {endpoint} does not answer.") from None
     except OSError as error:
@@ -72,10 +73,22 @@ async def _connect(endpoint: Endpoint, make: Callable[[], Lane]) -> Lane:
 
 
 async def _prepare(
-    lane: Lane, endpoint: Endpoint, name: str, set_up: SetUp | None, *, to_master: bool
+    lane: Lane,
+    endpoint: Endpoint,
+    name: str,
+    set_up: SetUp | None,
+    *,
+    in_cluster: bool,
+    to_master: bool,
 ) -> None:
     try:
-        await _greet(lane, endpoint, name, to_master=to_master)
+        hello = await _greet(lane, endpoint, name)
+        _check_version(endpoint, hello)
+        _check_place(endpoint, hello, in_cluster=in_cluster, to_master=to_master)
+        # HELLO is answered by a node that still loads what it has, and nothing else is.
+        await lane.ask("PING")
+        if endpoint.database:
+            await lane.ask("SELECT", endpoint.database)
         if set_up is not None:
             await set_up(lane)
     except Refused:
@@ -89,21 +102,27 @@ async def _prepare(
         raise
 
 
-async def _greet(lane: Lane, endpoint: Endpoint, name: str, *, to_master: bool) -> None:
+async def _greet(lane: Lane, endpoint: Endpoint, name: str) -> dict[bytes, Any]:
     words = ["HELLO", "3"]
     if endpoint.password:
         words += ["AUTH", endpoint.user, endpoint.password]
     hello = await lane.ask(*words, "SETNAME", name)
     if not isinstance(hello, dict):
         raise Refused(f"What answers at {endpoint} is not Redis.")
-    _check_version(endpoint, hello)
+    lane.client_id = hello.get(b"id", 0)
+    return hello
+
+
+def _check_place(
+    endpoint: Endpoint, hello: dict[bytes, Any], *, in_cluster: bool, to_master: bool
+) -> None:
+    mode = hello.get(b"mode")
+    if mode == b"sentinel":
+        raise Refused(f"{endpoint} is a sentinel: write redis+sentinel://{endpoint}/NAME.")
+    if mode == b"cluster" and not in_cluster:
+        raise Refused(f"{endpoint} is a node of a cluster: write redis+cluster://{endpoint}.")
     if to_master and hello.get(b"role") != b"master":
         raise Refused(f"Redis at {endpoint} is a replica; streamcast needs the master.")
-    # HELLO is answered by a node that still loads what it has, and nothing else is.
-    await lane.ask("PING")
-    lane.client_id = hello.get(b"id", 0)
-    if endpoint.database:
-        await lane.ask("SELECT", endpoint.database)
 
 
 def _check_version(endpoint: Endpoint, hello: dict[bytes, Any]) -> None:

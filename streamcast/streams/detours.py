@@ -3,8 +3,8 @@
 The law of this file: what was returned provably did not run. From then on all that is published to
 that key waits, in order: first until the node has returned everything else of it, which the answer
 to a PING behind it shows; then it goes where the key is. What a moving slot can't take yet
-(TRYAGAIN) is tried one by one: together, a later one could be stored before an earlier one. Nothing
-is tried for ever.
+(TRYAGAIN) is tried one by one: together, a later one could be stored before an earlier one. What
+was overtaken already is refused instead, and nothing is tried for ever.
 """
 
 import asyncio
@@ -83,8 +83,19 @@ class Detours:
             held.returned.append(publication)
         if is_first:
             held.later.extend(writer.withdraw(key))
+            writer.stored = self._stored
             writer.send(_PING, lambda _: self._all_returned(key))
         return True
+
+    def _stored(self, key: bytes, publication: Publication) -> None:
+        """Refuse what this one has overtaken: its publisher said it before."""
+        held = self._held.get(key)
+        if held is None:
+            return
+        overtaken = [each for each in held.returned if each.publisher is publication.publisher]
+        held.returned = [each for each in held.returned if each not in overtaken]
+        for each in overtaken:
+            each.done(each, Unavailable("A later message was stored before it."))
 
     def close(self) -> None:
         """End all that wait: it provably was not stored."""
@@ -96,6 +107,9 @@ class Detours:
     def _all_returned(self, key: bytes) -> None:
         held = self._held.get(key)
         if held is None:
+            return
+        if not (held.returned or held.later):
+            del self._held[key]
             return
         held.later.extendleft(reversed(held.returned))
         again = any(publication.attempts > 1 for publication in held.returned)

@@ -197,6 +197,7 @@ class Node:
             self._notifier.pushed,
             lost,
             self._notifier.set_up if reads else None,
+            in_cluster=self._redirects is not None,
         )
         self.endpoints[name] = endpoint
         return lane

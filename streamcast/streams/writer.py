@@ -79,6 +79,8 @@ class Writer:
         self._demoted = demoted
         self._returned = returned
         self.asking: set[bytes] = set()
+        # Who wants to know what was stored, since some that came before was returned.
+        self.stored: Callable[[bytes, Publication], None] | None = None
         self.keeper = Keeper(settings, self.send)
         self._replication: Replication | None = None
         if settings.replicas_ack:
@@ -168,6 +170,8 @@ class Writer:
         if isinstance(outcome, MessageId):
             self.published += 1
             self.keeper.published(key, outcome)
+            if self.stored is not None:
+                self.stored(key, publication)
             if self._replication is not None:
                 self._replication.stored(publication, outcome)
                 return
