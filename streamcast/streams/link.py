@@ -22,12 +22,13 @@ Connect = Callable[[str, Callable[[str], None]], Awaitable[Lane]]
 class Link:
     """Keeps one lane open, for an owner who is told when there is another one, and when none.
 
-    `reopened` counts how often it came back.
+    `where`: what it leads to. `reopened` counts how often it came back.
     """
 
     def __init__(
         self,
         name: str,
+        where: object,
         connect: Connect,
         connected: Callable[[Lane], None],
         disconnected: Callable[[], None],
@@ -35,6 +36,7 @@ class Link:
         self.name = name
         self.lane: Lane | None = None
         self.reopened = 0
+        self._where = where
         self._connect = connect
         self._connected = connected
         self._disconnected = disconnected
@@ -79,7 +81,7 @@ class Link:
         self._was_lost = True
         self._disconnected()
         if not self._closing:
-            log.warning("store lost", lane=self.name, reason=reason)
+            log.warning("store lost", lane=self.name, store=str(self._where), reason=reason)
             self._open_after(self._backoff.pause())
 
     async def _open_until_it_is(self, pause: float) -> None:
@@ -94,6 +96,6 @@ class Link:
             else:
                 if self._was_lost:
                     self.reopened += 1
-                    log.info("store back", lane=self.name)
+                    log.info("store back", lane=self.name, store=str(self._where))
                 return
             pause = self._backoff.pause()

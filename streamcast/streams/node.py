@@ -205,7 +205,7 @@ class Node:
     def _link(
         self, name: str, connected: Callable[[Lane], None], disconnected: Callable[[], None]
     ) -> Link:
-        return Link(name, self._connect, connected, disconnected)
+        return Link(name, self.where, self._connect, connected, disconnected)
 
     async def _warn_of_settings(self, lane: Lane) -> None:
         """Look for settings of the store that could lose messages; CONFIG may be forbidden."""
