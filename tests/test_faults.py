@@ -164,7 +164,7 @@ async def test_half_open(store: Store, proxy: Proxy, serve: Serve) -> None:
         await load.flows()
         await load.end()
         load.check(store)
-        await until(lambda: quiet.logged().count("store back") == 2)
+        await until(lambda: quiet.logged().count("store back") >= 2)
         assert "-" in await publisher.publish("other", "stored")
         [(_, fields)] = store.client.xrange("streamcast:other")
         assert fields[b"message"] == b"stored"
