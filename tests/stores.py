@@ -51,8 +51,16 @@ class Store:
         return f"unix://{self.path}"
 
     def start(self) -> None:
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Start it, and don't wait: several can start at once."""
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+
+    def wait_until_ready(self) -> None:
+        assert self._process is not None
         end = time.monotonic() + READY_WITHIN
         while not self.ping():
             assert self._process.poll() is None, (self.folder / "log").read_text()
