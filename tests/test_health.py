@@ -1,0 +1,127 @@
+"""/livez and /readyz: the process runs; deliveries work, or a word says why not."""
+
+import asyncio
+import http.client
+import signal
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+from tests.clusters import Cluster, slot_of
+from tests.conftest import ENGINES
+from tests.stores import Server, Store, eventually
+from tests.test_notifiers import pump
+
+READY = (200, "ready\n")
+
+
+class Said(NamedTuple):
+    """An answer: its status and its text."""
+
+    status: int
+    text: str
+
+
+def asked(server: Server, path: str = "/readyz", method: str = "GET") -> Said:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection.request(method, path)
+    response = connection.getresponse()
+    said = Said(response.status, response.read().decode())
+    connection.close()
+    return said
+
+
+def becomes(server: Server, status: int, word: str) -> None:
+    eventually(lambda: asked(server) == (status, f"{word}\n"), within=8)
+
+
+def test_ready(store: Store, serve: Callable[..., Server]) -> None:
+    """From the first moment; asked for by GET or HEAD, with or without a query."""
+    server = serve(store)
+    assert asked(server) == asked(server, "/readyz?verbose") == READY
+    assert asked(server, "/livez") == (200, "live\n")
+    assert asked(server, method="HEAD") == (200, "")
+    assert asked(server, method="POST").status == 405
+    assert asked(server, "/readyzz").status == 404
+    eventually(lambda: store.client.keys("*probe*"))
+    [key] = store.client.keys("*probe*")
+    assert key.startswith(b"{streamcast:probe:")
+    assert 0 < store.client.pttl(key) <= 30_000
+    assert store.client.xlen(key) == 1
+    assert asked(server) == READY
+
+
+def test_a_store_that_is_gone(
+    own_store: Callable[..., Store], serve: Callable[..., Server]
+) -> None:
+    store = own_store()
+    server = serve(store)
+    store.kill()
+    becomes(server, 503, "no store")
+    assert asked(server, "/livez") == (200, "live\n")
+    store.start()
+    becomes(server, 200, "ready")
+
+
+def test_a_store_that_stands_still(
+    own_store: Callable[..., Store], serve: Callable[..., Server]
+) -> None:
+    store = own_store()
+    server = serve(store)
+    store.signal(signal.SIGSTOP)
+    eventually(lambda: asked(server).status == 503)
+    store.signal(signal.SIGCONT)
+    becomes(server, 200, "ready")
+
+
+def test_a_store_that_takes_nothing(
+    own_store: Callable[..., Store], serve: Callable[..., Server]
+) -> None:
+    """Its messages are still delivered, so it is ready; and says so."""
+    store = own_store()
+    server = serve(store)
+    store.client.config_set("min-replicas-to-write", 1)
+    becomes(server, 200, "ready: read-only")
+    store.client.config_set("min-replicas-to-write", 0)
+    becomes(server, 200, "ready")
+
+
+@pytest.mark.one_cell
+async def test_a_relay_that_is_connected_and_deaf(store: Store, run: Callable[..., Server]) -> None:
+    """A proxy says OK to CLIENT TRACKING, and no change is ever told."""
+    passing: list[asyncio.Task[None] | None] = []
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        passing.append(asyncio.current_task())
+        from_store, to_store = await asyncio.open_unix_connection(str(store.path))
+        await asyncio.gather(pump(reader, to_store), pump(from_store, writer))
+
+    path = store.folder / "proxy"
+    async with await asyncio.start_unix_server(pass_on, path):
+        server = await asyncio.to_thread(run, "--redis", f"unix://{path}", "--follow", "tracking")
+        await asyncio.to_thread(becomes, server, 503, "deaf")
+        assert len(store.lanes()) == 2
+        await asyncio.to_thread(server.stop)
+        await asyncio.gather(*(task for task in passing if task is not None))
+
+
+@pytest.mark.one_cell
+def test_each_master_of_a_cluster(run: Callable[..., Server]) -> None:
+    """One key on each; when its slot moves another one takes its place, and all stays ready."""
+    cluster = Cluster(ENGINES["valkey"], replicas=0)
+    try:
+        cluster.start()
+        server = run("--redis", cluster.url)
+        masters = cluster.masters()
+        eventually(lambda: all(node.client.keys("*probe*") for node in masters))
+        [key] = masters[0].client.keys("*probe*")
+        cluster.move_slot(slot_of(key.decode()), masters[1])
+        eventually(lambda: set(masters[0].client.keys("*probe*")) - {key})
+        assert asked(server) == READY
+        masters[2].pause()
+        eventually(lambda: asked(server).status == 503)
+        masters[2].resume()
+        becomes(server, 200, "ready")
+    finally:
+        cluster.close()
