@@ -64,6 +64,7 @@ def test_a_store_that_is_gone(
     becomes(server, 200, "ready")
 
 
+@pytest.mark.one_cell
 def test_a_store_that_stands_still(
     own_store: Callable[..., Store], serve: Callable[..., Server]
 ) -> None:
@@ -75,6 +76,7 @@ def test_a_store_that_stands_still(
     becomes(server, 200, "ready")
 
 
+@pytest.mark.one_cell
 def test_a_store_that_takes_nothing(
     own_store: Callable[..., Store], serve: Callable[..., Server]
 ) -> None:
