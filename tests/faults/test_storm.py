@@ -9,7 +9,7 @@ from streamcast.bench.report import make
 from streamcast.bench.run import measure
 from streamcast.bench.schedule import Schedule
 from streamcast.bench.target import address_of
-from tests.faults.conftest import ROOMS
+from tests.faults.cases import ROOMS
 from tests.stores import Server, Store
 from tests.test_bench import Unseen
 
