@@ -49,9 +49,14 @@ BALANCERS = [
 @pytest.fixture(params=BALANCERS, ids=lambda each: each.program)
 def balancer(request: pytest.FixtureRequest) -> Balancer:
     chosen: Balancer = request.param
-    if shutil.which(chosen.program) is None and "CI" not in os.environ:
+    if path_of(chosen.program) is None and "CI" not in os.environ:
         pytest.skip(f"{chosen.program} is not installed")
     return chosen
+
+
+def path_of(program: str) -> str | None:
+    """Where a program is that Debian does not have everybody look for."""
+    return shutil.which(program, path=os.environ["PATH"] + os.pathsep + "/usr/sbin")
 
 
 @pytest.fixture
@@ -72,7 +77,9 @@ def balance(balancer: Balancer, tmp_path: Path) -> Iterator[Callable[..., str]]:
             text = text.replace(old, new)
         file = tmp_path / balancer.file
         file.write_text(text)
-        command = [balancer.program, *balancer.options(file)]
+        program = path_of(balancer.program)
+        assert program is not None
+        command = [program, *balancer.options(file)]
         running.append(subprocess.Popen(command, cwd=tmp_path))
         eventually(lambda: answers(port))
         return f"ws://127.0.0.1:{port}"

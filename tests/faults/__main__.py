@@ -57,11 +57,9 @@ def main() -> None:
     cases = [case for case in CASES if given.case in case.name]
     rows = {(engine, case.name): Row() for engine in sorted(ENGINES) for case in cases}
     end = time.monotonic() + given.minutes * 60
-    try:
+    with suppress(KeyboardInterrupt):
         play(cases, rows, end)
-    except KeyboardInterrupt:
-        pass
-    Console().print(table(rows))
+    Console(soft_wrap=True).print(table(rows))
     broken = [
         f"{name} on {engine}: {each}" for (engine, name), row in rows.items() for each in row.broken
     ]
@@ -87,7 +85,7 @@ def table(rows: dict[tuple[str, str], Row]) -> Table:
     """Return what came of all."""
     made = Table(box=None, pad_edge=False)
     made.add_column("engine")
-    made.add_column("case")
+    made.add_column("case", no_wrap=True)
     for name in ("rounds", "acknowledged", "lost", "gaps told", "slowest, s", "broken"):
         made.add_column(name, justify="right")
     for (engine, name), row in rows.items():
