@@ -82,7 +82,9 @@ class StreamSettings:
     redis: str = _setting(
         "",
         "The Redis or Valkey that holds the rooms: redis://, rediss:// or unix://, with user, "
-        "password and database. None: an embedded Valkey, started and ended with the server.",
+        "password and database; redis+sentinel://HOST:PORT,HOST:PORT/NAME or "
+        "redis+cluster://HOST:PORT,HOST:PORT. None: an embedded Valkey, started and ended with the "
+        "server.",
         shown="an embedded Valkey",
     )
     data: str = _setting(
@@ -224,7 +226,7 @@ class PlaceSettings:
     redis: str | None = _setting(
         None,
         "The Redis or Valkey that holds the rooms, to go straight there and to no server: "
-        "redis://, rediss:// or unix://, with user, password and database.",
+        "redis://, rediss:// or unix://, redis+sentinel:// or redis+cluster://, as serve has it.",
         variable=False,
     )
     prefix: str = _setting(
