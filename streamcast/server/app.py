@@ -1,4 +1,4 @@
-"""Serving in one process."""
+"""Serving in one process: the server itself, or a worker of one."""
 
 import asyncio
 import signal
@@ -20,6 +20,7 @@ from streamcast.server.keepalive import (
     sweep_heads_forever,
 )
 from streamcast.server.listening import BACKLOG, Listening, listen, url_of
+from streamcast.server.others import Others
 from streamcast.server.signals import stop_on_signals
 from streamcast.server.starting import files_for_clients, started
 from streamcast.streams import RedisStreams
@@ -55,7 +56,7 @@ async def serve(
 
             return Listening(url, close)
 
-        await serve_clients(streams, messages, server, begin)
+        await serve_clients(streams, messages, server, begin, Others())
 
 
 async def _accept(context: Context, sock: socket.socket) -> asyncio.Server:
@@ -68,13 +69,14 @@ async def serve_clients(
     messages: RelaySettings,
     server: ServerSettings,
     begin: Begin,
+    others: Others,
 ) -> None:
     """Serve until stopped. Raises StartError."""
     files = files_for_clients()
     store = RedisStreams(streams, messages.max_message)
     await store.start()
     relay = Relay(store, messages)
-    context = Context(relay, server, messages, files)
+    context = Context(relay, server, messages, files, others=others)
     stop = asyncio.Event()
     try:
         _tell_statistics_on_signal(context)
