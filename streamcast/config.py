@@ -178,6 +178,11 @@ class ServerSettings:
     port: int = _setting(
         8080, "The port to listen on; 0 picks a free one.", at_least=0, at_most=65535
     )
+    workers: int = _setting(
+        1,
+        "How many processes serve clients on the port, each on a core of its own.",
+        at_least=1,
+    )
     default_room: str = _setting("lobby", "The room that / joins.")
     allow_origin: tuple[str, ...] = _setting(
         (),
@@ -185,7 +190,9 @@ class ServerSettings:
         "own. Repeat it for more; in the variable, put white space between them.",
         unit="origin",
     )
-    max_connections: int = _setting(100_000, "How many clients may be connected.", at_least=1)
+    max_connections: int = _setting(
+        100_000, "How many clients may be connected, to all workers together.", at_least=1
+    )
     ping: float = _setting(
         20.0, "How often a silent client is asked for a sign.", unit="duration", at_least=0.1
     )

@@ -182,7 +182,9 @@ def test_usage() -> None:
 def test_variables(store: Store) -> None:
     """Every option has one; the flag goes before it."""
     help_ = run_serve("--help", COLUMNS="200").stdout
-    options = "HOST PORT REDIS DATA PREFIX HISTORY RETAIN DEFAULT_ROOM FOLLOW AUDIT MAX_MESSAGE"
+    options = (
+        "HOST PORT WORKERS REDIS DATA PREFIX HISTORY RETAIN DEFAULT_ROOM FOLLOW AUDIT MAX_MESSAGE"
+    )
     for name in (
         options + " ALLOW_ORIGIN MAX_CONNECTIONS PING STALL DRAIN LOG_LEVEL LOG_FORMAT"
     ).split():

@@ -23,11 +23,15 @@ def serve(
     # What only a running server needs is not loaded for --help.
     import uvloop
 
+    from streamcast import server as servers
     from streamcast.cli.logs import set_up
-    from streamcast.server import serve as run
 
     set_up(logs)
-    uvloop.run(run(streams, messages, server, _tell))
+    if server.workers == 1:
+        uvloop.run(servers.serve(streams, messages, server, _tell))
+    else:
+        module = "streamcast.cli.worker"
+        uvloop.run(servers.serve_by_workers(streams, messages, server, logs, module, _tell))
 
 
 def _tell(url: str, store: str | None) -> None:

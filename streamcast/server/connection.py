@@ -113,13 +113,12 @@ class Connection(asyncio.BufferedProtocol):
         self._room = target.room
         if context.stopping:
             self.close(Close(Code.RESTART, "restarting"))
-        elif context.is_full:
-            context.refused += 1
-            self.close(Close(Code.TRY_LATER, "this server is full"))
-        else:
-            context.admitted += 1
+        elif context.admit():
             self._admitted = True
             self._begin(target)
+        else:
+            context.refused += 1
+            self.close(Close(Code.TRY_LATER, "this server is full"))
 
     def _begin(self, target: Target) -> None:
         if target.error is not None:
@@ -199,7 +198,7 @@ class Connection(asyncio.BufferedProtocol):
         self._closing = self._closing or how
         if self._admitted:
             self._admitted = False
-            self._context.admitted -= 1
+            self._context.dismiss()
         cursors, self._cursors = self._cursors, {}
         for cursor in cursors.values():
             self._context.relay.leave(cursor)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from streamcast.config import RelaySettings, ServerSettings
 from streamcast.relay import Relay
 from streamcast.server.intake import Intake
+from streamcast.server.others import Others
 
 if TYPE_CHECKING:
     from streamcast.server.connection import Connection
@@ -39,8 +40,9 @@ class Context:
     """The relay, the settings, and who is connected.
 
     `files`: how many files clients may have open; each is one. `heads`: those whose request has not
-    come yet, or was refused, the oldest first. `admitted` counts those that are served, not those
-    that are being refused or closed; `published` what they published.
+    come yet, or was refused, the oldest first. `published` counts what clients published. `others`:
+    the workers beside this one, and how many clients each serves, which are not those that are
+    being refused or closed. `stopping`: from the first moment of a drain.
     """
 
     relay: Relay
@@ -50,9 +52,9 @@ class Context:
     connections: "dict[Connection, None]" = field(default_factory=dict)
     heads: "dict[Head, None]" = field(default_factory=dict)
     intake: Intake = field(default_factory=Intake)
+    others: Others = field(default_factory=Others)
     opened: int = 0
     closed: int = 0
-    admitted: int = 0
     published: int = 0
     refused: int = 0
     stopping: bool = False
@@ -77,13 +79,23 @@ class Context:
 
     @property
     def capacity(self) -> int:
-        """How many clients are served at once."""
+        """How many clients are served here at once."""
         return min(self.server.max_connections, self._files_left - MAX_REFUSALS)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether one more client can't be served; it is told so."""
-        return self.admitted >= self.capacity
+    def admit(self) -> bool:
+        """Count one more client as served, unless that is one too many; it is told so."""
+        others = self.others
+        others.admitted += 1
+        # Counted first: workers that admit one in the same instant don't exceed the limit.
+        too_many = others.admitted > self.capacity
+        if too_many or others.admitted_by_all > self.server.max_connections:
+            self.dismiss()
+            return False
+        return True
+
+    def dismiss(self) -> None:
+        """Count one client less."""
+        self.others.admitted -= 1
 
     @property
     def has_no_file_left(self) -> bool:
