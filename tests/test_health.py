@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from typing import NamedTuple
 
+import psutil
 import pytest
 
 from tests.clusters import Cluster, slot_of
@@ -127,3 +128,23 @@ def test_each_master_of_a_cluster(run: Callable[..., Server]) -> None:
         becomes(server, 200, "ready")
     finally:
         cluster.close()
+
+
+@pytest.mark.one_cell
+def test_all_workers(any_store: Store, run: Callable[..., Server]) -> None:
+    """Whichever is asked answers for all: one that hangs, one that is gone until it is replaced."""
+    server = run("--redis", any_store.url, "--workers", "2")
+    assert [asked(server) for _ in range(8)] == [READY] * 8
+    one, other = psutil.Process(server.process.pid).children()
+    one.suspend()
+    becomes(server, 503, "silent")
+    assert asked(server, "/livez") == (503, "silent\n")
+    one.resume()
+    becomes(server, 200, "ready")
+    # It is replaced as fast as it is started again, which a look may miss.
+    for process in (one, other):
+        process.suspend()
+        process.kill()
+        eventually(lambda: "worker ended" in server.logged())
+        becomes(server, 200, "ready")
+    assert server.logged().count("worker back") == 2

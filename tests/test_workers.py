@@ -33,7 +33,7 @@ from streamcast.server.workers import Worker
 from tests.clients import Client
 from tests.raw import Raw, request
 from tests.stores import Server, Store, eventually
-from tests.test_draining import can_connect
+from tests.test_draining import said_at
 from tests.test_serve import can_not_start, run_serve
 
 pytestmark = pytest.mark.one_cell
@@ -375,7 +375,7 @@ def test_an_end_in_disorder_is_told(any_store: Store) -> None:
     members = [Raw.joined(server, "live") for _ in range(4)]
     server.signal(signal.SIGTERM)
     eventually(lambda: len(told(server, "stopping")) == 3)
-    eventually(lambda: not can_connect(server), within=1)
+    eventually(lambda: said_at(server, "/readyz") == (503, "stopping\n"), within=1)
     workers(server)[0].kill()
     for member in members:
         with suppress(ConnectionError, EOFError):

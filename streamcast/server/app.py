@@ -11,6 +11,7 @@ from typing import Any
 from streamcast import log
 from streamcast.config import RelaySettings, ServerSettings, StreamSettings
 from streamcast.relay import Relay
+from streamcast.server import health
 from streamcast.server.context import Context
 from streamcast.server.draining import drain
 from streamcast.server.head import Head
@@ -80,6 +81,7 @@ async def serve_clients(
     stop = asyncio.Event()
     try:
         _tell_statistics_on_signal(context)
+        health.tell(context)
         listening = await begin(context, stop.set)
         log.info(
             "listening", url=listening.url, store=store.where, max_connections=context.capacity
@@ -101,6 +103,7 @@ async def _kept_up(context: Context, stop: asyncio.Event) -> AsyncIterator[None]
         sweep_closes_forever(context),
         _summarize_forever(context),
         context.relay.streams.health.watch(),
+        health.tell_forever(context),
     ]
     tasks = [asyncio.create_task(each) for each in work]
 

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,8 +35,8 @@ class Row:
             with Stage(program) as stage:
                 outcome = asyncio.run(self._run(case, stage))
                 case.check(outcome)
-        except AssertionError as error:
-            self.broken.append(str(error))
+        except AssertionError:
+            self.broken.append(traceback.format_exc())
             return
         verdict = outcome.verdict
         self.acknowledged += verdict.acknowledged
@@ -59,7 +60,7 @@ def main() -> None:
     end = time.monotonic() + given.minutes * 60
     with suppress(KeyboardInterrupt):
         play(cases, rows, end)
-    Console(soft_wrap=True).print(table(rows))
+    Console(width=None if sys.stdout.isatty() else 120).print(table(rows))
     broken = [
         f"{name} on {engine}: {each}" for (engine, name), row in rows.items() for each in row.broken
     ]

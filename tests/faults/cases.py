@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 
+import psutil
+
 from tests.clusters import slot_of
 from tests.faults.checker import Seen, Verdict
 from tests.faults.load import Load, stored_in
@@ -53,12 +55,12 @@ class Case:
     def check(self, outcome: Outcome) -> None:
         """Raise AssertionError if a promise was broken."""
         verdict = outcome.verdict
-        assert not verdict.wrong
-        assert not outcome.failed
+        assert not verdict.wrong, "\n".join(verdict.wrong)
+        assert not outcome.failed, "\n".join(outcome.failed)
         if self.loss is Loss.NEVER:
-            assert not verdict.rolled_back
+            assert not verdict.rolled_back, f"rolled back: {verdict.rolled_back}"
         if self.loss is Loss.ALWAYS:
-            assert verdict.lost
+            assert verdict.lost, "nothing was lost: the case does not do what it says"
 
 
 # Servers, and one Redis
@@ -76,6 +78,22 @@ async def servers_killed(stage: Stage) -> Outcome:
             await asyncio.to_thread(killed.server.ended)
             await load.flows()
             await asyncio.to_thread(killed.restart)
+    return outcome_of(load, stored_in(lambda _: store.client, load.rooms))
+
+
+async def workers_stopped(stage: Stage) -> Outcome:
+    """One of a server's two workers is killed; then that server stops, in order."""
+    store = stage.store()
+    place = stage.place("--redis", store.url, "--workers", "2")
+    other = stage.place("--redis", store.url)
+    load = Load([place.url, other.url], ROOMS)
+    async with load.running():
+        psutil.Process(place.server.process.pid).children()[0].kill()
+        await load.flows()
+        place.server.signal(signal.SIGTERM)
+        code, logged = await asyncio.to_thread(place.server.ended)
+        assert code == 0, logged
+        await load.flows()
     return outcome_of(load, stored_in(lambda _: store.client, load.rooms))
 
 
@@ -216,6 +234,7 @@ async def masters_change_places(stage: Stage) -> Outcome:
 
 CASES = [
     Case("servers are killed", servers_killed, Loss.NEVER),
+    Case("a worker is killed, then all stop", workers_stopped, Loss.NEVER),
     Case("Redis is killed, appendfsync always", redis_killed, Loss.NEVER),
     Case("a power cut, appendfsync everysec", power_cut, Loss.ALWAYS),
     Case("Sentinel: the primary is killed", primary_killed, Loss.MAY),
