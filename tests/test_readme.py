@@ -195,10 +195,14 @@ def test_the_client(reader: Reader, tmp_path: Path) -> None:
 
 
 def test_nothing_else_is_in_it() -> None:
-    """Each block that can be run is in a section that is tried here; `scripts/test` is this."""
+    """Each block that can be run is in a section that is tried here; `scripts/test` is this.
+
+    `scripts/faults` plays what tests/faults plays once.
+    """
     sections = re.findall(r"^## (.*)$", README, re.MULTILINE)
     tried = {"Start", "On a real Redis", "Commands", "The Python client", "How fast"}
     assert commands("How fast") == ["scripts/compare"]
     found = {name for name in sections if blocks(name, "sh") or blocks(name, "python")}
     assert found == tried | {"Develop"}
-    assert [line.split("#")[0].strip() for line in commands("Develop")] == ["scripts/test"]
+    developing = [line.split("#")[0].strip() for line in commands("Develop")]
+    assert developing == ["scripts/test", "scripts/faults --minutes 30"]

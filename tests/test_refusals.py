@@ -6,12 +6,15 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from streamcast.client import connect
 from streamcast.errors import NotReplicated, StartError, Unavailable
 from streamcast.message import MessageId
+from tests.clients import Client
+from tests.commands import finish
 from tests.followers import Publisher, Start, connecting, follow
 from tests.load import until
 from tests.restarts import free_port
-from tests.stores import Store, eventually
+from tests.stores import Server, Store, eventually
 
 MOST_COMMANDS = 60
 """How many commands a second one idle server has a store answer, at most; a storm is thousands."""
@@ -169,3 +172,34 @@ async def test_messages_that_replicas_must_have(
         await until(lambda: again.by_text)
     assert str(again.by_text["alone"]) == told.id
     assert replica.client.xlen("streamcast:room") == primary.client.xlen("streamcast:room") == 201
+
+
+@pytest.mark.one_cell
+async def test_how_it_is_told_that_replicas_do_not_have_it(
+    any_store: Store, run: Callable[..., Server]
+) -> None:
+    """With the ID in JSON; as a close to one who speaks plain frames; by the client; by publish."""
+    store, room = any_store, "not-replicated"
+    options = ("--replicas-ack", "1", "--replicas-timeout", "50ms")
+    server = await asyncio.to_thread(run, "--redis", store.url, *options)
+
+    def newest() -> str:
+        [(id_, _)] = store.client.xrevrange(f"streamcast:{room}", count=1)
+        newest: str = id_.decode()
+        return newest
+
+    with Client(f"{server.url}/rooms") as client:
+        told = client.ask(type="publish", room=room, data="json")
+        assert (told["type"], told["code"], told["id"]) == ("error", "not_replicated", newest())
+        assert told["message"] == f"It is stored as {newest()}, but 0 of 1 replicas have it."
+    with Client(f"{server.url}/rooms/{room}", None) as client:
+        client.send("plain")
+        assert client.receive() == "plain"
+        assert client.closed() == 1013
+    async with connect(server.url) as ours:
+        with pytest.raises(NotReplicated) as raised:
+            await ours.publish(room, "client")
+        assert raised.value.id == newest()
+    ended = await asyncio.to_thread(finish, "publish", room, "command", "--url", server.url)
+    words = f"It is stored as {newest()}, but 0 of 1 replicas have it.\n"
+    assert (ended.returncode, ended.stdout, ended.stderr.decode()) == (1, b"", words)
