@@ -128,9 +128,9 @@ def _prepare_store() -> None:
 
 def say(line: str) -> None:
     """Tell the server, if it still listens."""
+    # Nothing is buffered: it would be written once more at the end, and fail loudly.
     with contextlib.suppress(BrokenPipeError):
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), f"{line}\n".encode())
 
 
 def answers(path: str) -> bool:
