@@ -8,7 +8,7 @@ read an absent key that its slot moves, so the keys of a slot on its way are rea
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -86,8 +86,8 @@ class Cluster:
 
     async def start(self) -> None:
         """Connect to all masters. Raises StartError, StoreError."""
-        self._take_in([await self._ask_seeds()], self._start_later)
-        await asyncio.gather(*(node.start() for node in self._nodes.values()))
+        new = self._take_in(await self._ask_seeds())
+        await asyncio.gather(*(node.start() for node in new))
 
     async def watch(self) -> None:
         """Look for ever who has which slots."""
@@ -97,11 +97,12 @@ class Cluster:
                 await asyncio.sleep(LOOK_AGAIN)
             self._look_now.clear()
             try:
-                views = await self._ask_nodes() or [await self._ask_seeds()]
+                views = await self._ask_nodes() or await self._ask_seeds()
             except StoreError as error:
                 log.debug("cluster unknown", reason=str(error))
                 continue
-            self._take_in(views, Node.start_soon)
+            for node in self._take_in(views):
+                node.start_soon()
             self._read_what_leaves(views)
             await self._forget_empty_nodes()
 
@@ -109,9 +110,6 @@ class Cluster:
         """Disconnect."""
         self._detours.close()
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
-
-    def _start_later(self, node: Node) -> None:
-        """Do nothing: all are started together."""
 
     # Who has which slots
 
@@ -126,19 +124,25 @@ class Cluster:
         except (StoreError, hiredis.ReplyError):
             return None
 
-    async def _ask_seeds(self) -> View:
-        """Ask one node after the other, over connections of their own. Raises Unavailable."""
+    async def _ask_seeds(self) -> list[View]:
+        """Ask all nodes that were ever known, over connections of their own. Raises StoreError."""
         known = {Address(each.host, each.port): each for each in self._seeds}
         known |= {each: self._endpoint(each) for each in self._addresses.values()}
-        errors: list[StoreError] = []
-        for address, endpoint in known.items():
-            try:
-                return await self._ask_once(address, endpoint)
-            except StoreError as error:
-                errors.append(error)
-        raise errors[0]
+        asked = [self._ask_once(address, endpoint) for address, endpoint in known.items()]
+        answers = await asyncio.gather(*asked)
+        views = [answer for answer in answers if isinstance(answer, View)]
+        if not views:
+            raise next(answer for answer in answers if isinstance(answer, StoreError))
+        return views
 
-    async def _ask_once(self, address: Address, endpoint: Endpoint) -> View:
+    async def _ask_once(self, address: Address, endpoint: Endpoint) -> View | StoreError:
+        """Return what a node says, or why it does not."""
+        try:
+            return await self._ask_newly(address, endpoint)
+        except StoreError as error:
+            return error
+
+    async def _ask_newly(self, address: Address, endpoint: Endpoint) -> View:
         lane = await open_lane(
             endpoint,
             "streamcast-look",
@@ -155,17 +159,18 @@ class Cluster:
         finally:
             lane.close()
 
-    def _take_in(self, views: Iterable[View], connect: Callable[[Node], None]) -> None:
-        """Have every key follow its slot; connect to masters that were not known."""
+    def _take_in(self, views: Iterable[View]) -> list[Node]:
+        """Have every key follow its slot; return masters that were not known before."""
         addresses = {id_: where for view in views for id_, where in view.addresses.items()}
         found = owners(views)
         if found == self._owners and addresses == self._addresses:
-            return
+            return []
+        before = set(self._nodes.values())
         self._owners, self._addresses = found, addresses
         node_of = {"": self._nowhere}
         for id_ in set(found) - {""}:
             if id_ in addresses:
-                node_of[id_] = self._at(addresses[id_], connect)
+                node_of[id_] = self._at(addresses[id_])
         self._slots = [node_of.get(id_, self._nowhere) for id_ in found]
         for key, node in list(self._asked.items()):
             if self._slots[slot_of(key)] is node:
@@ -173,8 +178,9 @@ class Cluster:
         for node in self.all():
             for key in node.reader.followed_keys():
                 self._move(key, node)
+        return [node for node in self._nodes.values() if node not in before]
 
-    def _at(self, address: Address, connect: Callable[[Node], None] = Node.start_soon) -> Node:
+    def _at(self, address: Address) -> Node:
         node = self._nodes.get(address)
         if node is None:
             endpoint = self._endpoint(address)
@@ -182,7 +188,6 @@ class Cluster:
                 self._settings, self._max_message, At(endpoint), self
             )
             log.info("master", store=str(endpoint))
-            connect(node)
         return node
 
     def _endpoint(self, address: Address) -> Endpoint:
@@ -230,7 +235,11 @@ class Cluster:
         if redirect is None:
             return False
         self._look_now.set()
-        there = self._at(Address(redirect.host or self._host_of(node), redirect.port))
+        address = Address(redirect.host or self._host_of(node), redirect.port)
+        is_new = address not in self._nodes
+        there = self._at(address)
+        if is_new:
+            there.start_soon()
         if redirect.asks:
             self._asked[key] = there
             there.writer.asking.add(key)
