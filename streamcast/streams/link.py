@@ -6,6 +6,7 @@ servers that lost one store don't come back in one instant.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import hiredis
 
@@ -42,6 +43,7 @@ class Link:
         self._disconnected = disconnected
         self._backoff = Backoff()
         self._opening: asyncio.Task[None] | None = None
+        self._hurried = asyncio.Event()
         self._was_lost = False
         self._closing = False
 
@@ -76,6 +78,10 @@ class Link:
         if self.lane is not None:
             self.lane.close(reason)
 
+    def hurry(self) -> None:
+        """Make the next attempt now, if one is still to come: something has changed."""
+        self._hurried.set()
+
     def _lost(self, reason: str) -> None:
         self.lane = None
         self._was_lost = True
@@ -86,7 +92,9 @@ class Link:
 
     async def _open_until_it_is(self, pause: float) -> None:
         while True:
-            await asyncio.sleep(pause)
+            self._hurried.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), pause)
             try:
                 await self.open()
             except (StoreError, hiredis.ReplyError) as error:

@@ -65,7 +65,8 @@ class Redirects(Protocol):
 class Node:
     """A node, and who follows what on it. Keys are given, not rooms.
 
-    `max_message`: bytes, see `Message`. `endpoints`: where each of its lanes was opened last.
+    `max_message`: bytes, see `Message`. `endpoints`: where each of its lanes was opened last, or is
+    to be.
     """
 
     def __init__(
@@ -135,6 +136,11 @@ class Node:
         for link in (self._reading, self._writing):
             link.cut(reason)
 
+    def hurry(self) -> None:
+        """Try at once to open what is not open."""
+        for link in (self._reading, self._writing):
+            link.hurry()
+
     def demoted(self) -> None:
         """Take in that the node is a replica by now: no proof counts from it."""
         self.cut("the store is no longer a master")
@@ -190,7 +196,8 @@ class Node:
         endpoint = await self.where.endpoint()
         # While replicas are waited for a node owes answers, and is not silent.
         waits = self._settings.replicas_timeout if self._settings.replicas_ack else 0.0
-        lane = await open_lane(
+        self.endpoints[name] = endpoint
+        return await open_lane(
             endpoint,
             f"streamcast-{name}",
             self._settings.silence + waits,
@@ -199,8 +206,6 @@ class Node:
             self._notifier.set_up if reads else None,
             in_cluster=self._redirects is not None,
         )
-        self.endpoints[name] = endpoint
-        return lane
 
     def _link(
         self, name: str, connected: Callable[[Lane], None], disconnected: Callable[[], None]

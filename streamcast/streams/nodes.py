@@ -95,18 +95,19 @@ class OneNode:
         """Look for ever whether the node is still the master."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
+            if self._sentinels is not None:
+                await self._ask_sentinels(self._sentinels)
             lane = self._node.write_lane
             if lane is None:
                 continue
             try:
                 if (await lane.ask("HELLO", "3"))[b"role"] != b"master":
                     self._node.demoted()
-                elif self._sentinels is not None:
-                    await self._ask_sentinels(self._sentinels)
             except (StoreError, hiredis.ReplyError):
                 pass  # the lane is lost, or the node can't say: it is asked again
 
     async def _ask_sentinels(self, sentinels: Sentinels) -> None:
+        """Leave a node that they don't name any more, and go to the one that they name."""
         try:
             endpoint = await sentinels.endpoint()
         except Unavailable as error:
@@ -115,6 +116,7 @@ class OneNode:
         if any(each != endpoint for each in self._node.endpoints.values()):
             log.warning("master changed", now=str(endpoint))
             self._node.cut("the sentinels name another master")
+            self._node.hurry()
 
     async def close(self) -> None:
         """Disconnect."""

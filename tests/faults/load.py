@@ -20,8 +20,10 @@ from streamcast import client as streamcast
 from streamcast.errors import CodedError
 from tests.faults.checker import Gap, Log, Seen, Verdict, id_of, verdict
 
-EVERY = 0.1
+EVERY = 0.05
 """Seconds between two messages of a room."""
+BEFORE = 10
+"""How many messages of each room come everywhere before anything is done to it."""
 PATIENCE = 40.0
 END = "end"
 
@@ -157,7 +159,12 @@ class Load:
         await self._until(lambda: all(each.joined == everywhere for each in self.receivers), 10)
         for room in self._busy:
             self._publishing.append(asyncio.create_task(self._publish(publisher, room)))
-        await self.flows()
+        await self._until(
+            lambda: all(
+                each.newest[room] >= BEFORE for each in self.receivers for room in self._busy
+            ),
+            PATIENCE,
+        )
 
     async def _publish(self, publisher: streamcast.Client, room: str) -> None:
         while True:
