@@ -129,7 +129,7 @@ async def test_a_store_that_loads(own_store: Callable[..., Store], start: Start)
         await start(store)
     assert isinstance(await outcome_of(publisher, "too early"), Unavailable)
     await asyncio.to_thread(starting.join)
-    await until(lambda: len(store.lanes()) == 2)
+    await until(lambda: streams.statistics().reconnects == 2)
     assert isinstance(await outcome_of(publisher, "after"), MessageId)
     await until(lambda: recorder.texts == [*map(str, range(50)), "after"])
 

@@ -68,6 +68,10 @@ class Probing:
         self._ears: dict[Node, Ear] = {}
         self._states: dict[Node, State] = {}
 
+    def __len__(self) -> int:
+        """How many keys it follows."""
+        return len(self._ears)
+
     @property
     def state(self) -> State:
         """That of the master that does worst."""

@@ -153,7 +153,7 @@ class RedisStreams:
         readers = [node.reader for node in nodes]
         writers = [node.writer for node in nodes]
         return Statistics(
-            followed=sum(map(len, readers)),
+            followed=sum(map(len, readers)) - len(self._probing),
             reads=sum(reader.reads for reader in readers),
             empty_reads=sum(reader.empty_reads for reader in readers),
             examinations=sum(reader.examinations for reader in readers),
