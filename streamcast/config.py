@@ -147,6 +147,11 @@ class StreamSettings:
         return self._or_default(self.history, DEFAULT_HISTORY)
 
     @property
+    def waits_for_replicas(self) -> float:
+        """For how many seconds the store may answer nothing, since it waits for replicas."""
+        return self.replicas_timeout if self.replicas_ack else 0.0
+
+    @property
     def retained(self) -> float:
         """How long an empty room keeps its messages; 0: forever."""
         return self._or_default(self.retain, DEFAULT_RETAIN)

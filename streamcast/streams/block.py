@@ -10,7 +10,7 @@ the next read or by the audit.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
@@ -200,9 +200,9 @@ class Block:
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
-    def connections(self) -> int:
-        """How many connections wait."""
-        return len(self._groups)
+    def links(self) -> Sequence[Link]:
+        """The connections that wait."""
+        return [group.link for group in self._groups]
 
     async def set_up(self, lane: Lane) -> None:
         """Do nothing: the read lane only reads."""
@@ -229,11 +229,6 @@ class Block:
             watched.again.cancel()
         loop = asyncio.get_running_loop()
         watched.again = loop.call_later(self._seconds, self._reader.mark, watched.key)
-
-    def cut(self, reason: str) -> None:
-        """Have all wait on new connections."""
-        for group in self._groups:
-            group.link.cut(reason)
 
     async def close(self) -> None:
         """Close all connections."""

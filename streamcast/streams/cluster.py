@@ -8,6 +8,7 @@ read an absent key that its slot moves, so the keys of a slot on its way are rea
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -31,6 +32,8 @@ LOOK_EVERY = 1.0
 """Seconds between two looks at who has which slots."""
 LOOK_AGAIN = 0.1
 """Seconds between two looks where a node has sent us elsewhere."""
+MOST_SENT = 3
+"""How often a key is read elsewhere at once; nodes that disagree would send it to and fro."""
 PATIENCE = 1.0
 """Seconds within which a node has to say what it knows."""
 
@@ -51,6 +54,8 @@ class Cluster:
         self._slots = [self._nowhere] * SLOTS
         # Keys whose slot is on its way to another node, where they are already.
         self._asked: dict[bytes, Node] = {}
+        # How often each was sent elsewhere since the last look.
+        self._sent: Counter[bytes] = Counter()
         self._owners: list[str] = []
         self._addresses: dict[str, Address] = {}
         self._detours = Detours(lambda key: self.of(key).writer)
@@ -73,6 +78,12 @@ class Cluster:
             return node
         return self._slots[slot_of(key)]
 
+    def unfollow(self, key: bytes) -> None:
+        """End following a key: until the next look it may be another node's than its follower."""
+        for node in self.all():
+            if key in node.reader:
+                node.unfollow(key)
+
     def publish(self, key: bytes, publication: Publication) -> None:
         """Add to a stream."""
         if not self._detours.holds(key, publication):
@@ -87,7 +98,21 @@ class Cluster:
     async def start(self) -> None:
         """Connect to all masters. Raises StartError, StoreError."""
         new = self._take_in(await self._ask_seeds())
-        await asyncio.gather(*(node.start() for node in new))
+        started = await asyncio.gather(*map(self._start, new))
+        if not any(started):
+            raise Unavailable(f"None of the masters of the cluster at {self} can be reached.")
+
+    async def _start(self, node: Node) -> bool:
+        """Connect to a master; one of several may be about to be replaced. Raises StartError."""
+        try:
+            await node.start()
+        except Refused:
+            raise
+        except StoreError as error:
+            log.warning("master can't be reached", store=str(node.where), reason=str(error))
+            node.start_soon()
+            return False
+        return True
 
     async def watch(self) -> None:
         """Look for ever who has which slots."""
@@ -103,6 +128,8 @@ class Cluster:
                 continue
             for node in self._take_in(views):
                 node.start_soon()
+            self._sent.clear()
+            self._go_back(views)
             self._read_what_leaves(views)
             await self._forget_empty_nodes()
 
@@ -171,7 +198,11 @@ class Cluster:
         for id_ in set(found) - {""}:
             if id_ in addresses:
                 node_of[id_] = self._at(addresses[id_])
-        self._slots = [node_of.get(id_, self._nowhere) for id_ in found]
+        slots = [node_of.get(id_, self._nowhere) for id_ in found]
+        for node in self.all():
+            leave = {key for key in node.writer.busy_keys() if slots[slot_of(key)] is not node}
+            self._detours.begin(leave - self._asked.keys(), node.writer)
+        self._slots = slots
         for key, node in list(self._asked.items()):
             if self._slots[slot_of(key)] is node:
                 self._has_come(key)
@@ -202,6 +233,18 @@ class Cluster:
                 log.info("no master any more", store=str(node.where))
                 await node.close()
 
+    def _go_back(self, views: Iterable[View]) -> None:
+        """Have keys follow their slots again that are on their way nowhere: it was given up."""
+        leaving = {view.asked: view.leaving for view in views}
+        addresses = {node: address for address, node in self._nodes.items()}
+        for key, node in list(self._asked.items()):
+            slot = slot_of(key)
+            owner = addresses.get(self._slots[slot])
+            if owner in leaving and slot not in leaving[owner]:
+                self._detours.begin({key} & node.writer.busy_keys(), node.writer)
+                self._has_come(key)
+                self._move(key, node)
+
     def _read_what_leaves(self, views: Iterable[View]) -> None:
         leaving = frozenset(chain.from_iterable(view.leaving for view in views))
         if leaving:
@@ -214,8 +257,9 @@ class Cluster:
 
     def read(self, node: Node, key: bytes, error: hiredis.ReplyError, *, announced: bool) -> bool:
         """Take in that a node refused a read. Returns whether the key is read elsewhere."""
-        if not self._learn(node, key, error):
+        if self._sent[key] >= MOST_SENT or not self._learn(node, key, error):
             return False
+        self._sent[key] += 1
         self._move(key, node, announced=announced)
         return True
 
@@ -240,30 +284,39 @@ class Cluster:
         there = self._at(address)
         if is_new:
             there.start_soon()
-        if redirect.asks:
+        if redirect.asks and self._asked.get(key) is not there:
+            self._detours.begin({key} & node.writer.busy_keys(), node.writer)
             self._asked[key] = there
             there.writer.asking.add(key)
-        else:
+        elif not redirect.asks:
             self._has_come(key)
-            self._slots[redirect.slot] = there
-            self._owners = []
+            self._slot_is_at(redirect.slot, there)
         return True
+
+    def _slot_is_at(self, slot: int, there: Node) -> None:
+        node = self._slots[slot]
+        if node is not there:
+            busy = {key for key in node.writer.busy_keys() if slot_of(key) == slot}
+            self._detours.begin(busy, node.writer)
+            self._slots[slot] = there
+            self._owners = []
 
     def _has_come(self, key: bytes) -> None:
         """Take in that a key is where its slot is."""
         node = self._asked.pop(key, None)
         if node is not None:
             node.writer.asking.discard(key)
+            node.reader.has_come(key)
 
     def _host_of(self, node: Node) -> str:
-        return next(address.host for address, each in self._nodes.items() if each is node)
+        hosts = (address.host for address, each in self._nodes.items() if each is node)
+        return next(hosts, self._seeds[0].host)
 
     def _move(self, key: bytes, node: Node, *, announced: bool = False) -> None:
         """Have a key followed where it is by now."""
         there = self.of(key)
         if there is not node:
-            node.hand_over(key, there, asking=key in self._asked)
-            there.reader.mark(key, announced=announced)
+            node.hand_over(key, there, asking=key in self._asked, announced=announced)
 
 
 async def _ask(lane: Lane, address: Address) -> View:

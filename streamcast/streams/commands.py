@@ -87,6 +87,12 @@ def is_wrong_type(error: hiredis.ReplyError) -> bool:
     return str(error).startswith("WRONGTYPE")
 
 
+def is_away(error: hiredis.ReplyError) -> bool:
+    """Whether a node serves nobody just now, whatever the key."""
+    return str(error).partition(" ")[0] in _AWAY
+
+
+_AWAY = {"LOADING", "CLUSTERDOWN", "MASTERDOWN", "BUSY"}
 NO_STREAM = Reply((), complete=True, info=StreamInfo(), exists=False)
 """What a key without a stream has to say."""
 

@@ -61,6 +61,7 @@ async def open_lane(
     if not lane.is_open:
         raise Unavailable(f"Redis at {endpoint} closed the connection.")
     opened = True
+    lane.where = endpoint
     return lane
 
 

@@ -5,17 +5,20 @@ says nothing. The key is no room's; it goes away by itself, and is another one w
 """
 
 import asyncio
+from itertools import islice
+from typing import Any
 
 import hiredis
 
-from streamcast.errors import CodedError, StoreError
+from streamcast.errors import CodedError, StoreError, Unavailable
 from streamcast.message import ZERO
 from streamcast.proof import Kind, Read, Reply
+from streamcast.streams.commands import is_away
 from streamcast.streams.interface import State
-from streamcast.streams.lane import Lane
+from streamcast.streams.lane import Lane, LaneLost, into, pack
 from streamcast.streams.node import Node
 from streamcast.streams.nodes import Nodes
-from streamcast.streams.probe import probe_key
+from streamcast.streams.probe import probe_keys
 from streamcast.streams.redirect import Redirect
 
 EVERY = 1.0
@@ -26,8 +29,9 @@ LIVES_MS = 30_000
 """How long the key is kept."""
 
 
-_AWAY = {"LOADING", "CLUSTERDOWN", "MASTERDOWN", "BUSY"}
-"""What a node says that serves nobody just now."""
+TRIES = 200_000
+"""How many keys are tried to find one that is a node's; one that has a single slot has one in
+16,384."""
 
 
 class Ear:
@@ -60,11 +64,15 @@ class Ear:
 
 
 class Probing:
-    """Knows the state of a store, once `watch` runs."""
+    """Knows the state of a store, once `watch` runs.
 
-    def __init__(self, nodes: Nodes, prefix: str) -> None:
+    `waits`: seconds for which the store may answer nothing, in good order.
+    """
+
+    def __init__(self, nodes: Nodes, prefix: str, waits: float) -> None:
         self._nodes = nodes
         self._prefix = prefix
+        self._within = WITHIN + waits
         self._ears: dict[Node, Ear] = {}
         self._states: dict[Node, State] = {}
 
@@ -92,11 +100,15 @@ class Probing:
         if node.write_lane is None or node.read_lane is None:
             return State.NO_STORE
         ear = self._ear(node)
+        if ear is None:
+            return self._states.get(node, State.READY)  # its slots have just gone
+        added = False
         try:
-            async with asyncio.timeout(WITHIN):
+            async with asyncio.timeout(self._within):
                 await ear.follows.wait()
                 ear.heard.clear()
                 await self._add(node.write_lane, ear.key)
+                added = True
                 await ear.heard.wait()
         except hiredis.ReplyError as error:
             return self._refused(node, error)
@@ -105,7 +117,7 @@ class Probing:
         except TimeoutError:
             # It is followed anew: a key that was taken for another's is heard of no more.
             self._forget(node)
-            return State.DEAF
+            return State.DEAF if added else State.NO_STORE
         return State.READY
 
     def _refused(self, node: Node, error: hiredis.ReplyError) -> State:
@@ -113,21 +125,30 @@ class Probing:
             # The slot of the key has moved; that says nothing of the node.
             self._forget(node)
             return self._states.get(node, State.READY)
-        return State.NO_STORE if str(error).partition(" ")[0] in _AWAY else State.READ_ONLY
+        return State.NO_STORE if is_away(error) else State.READ_ONLY
 
     async def _add(self, lane: Lane, key: bytes) -> None:
         """Add to a key. Raises hiredis.ReplyError where the store takes nothing; StoreError."""
-        await lane.ask("XADD", key, "MAXLEN", 1, "*", "probe", "1")
-        await lane.ask("PEXPIRE", key, LIVES_MS)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        add = pack("XADD", key, "MAXLEN", 1, "*", "probe", "1")
+        lane.calls(add + pack("PEXPIRE", key, LIVES_MS), (into(answer), None))
+        raw = await answer
+        if isinstance(raw, hiredis.ReplyError):
+            raise raw
+        if isinstance(raw, LaneLost):
+            raise Unavailable(str(raw))
 
-    def _ear(self, node: Node) -> Ear:
-        """Return the follower of a key that is this node's."""
+    def _ear(self, node: Node) -> Ear | None:
+        """Return the follower of a key that is this node's; None if it has none."""
         ear = self._ears.get(node)
         if ear is None or ear.is_dead or self._nodes.of(ear.key) is not node:
             self._forget(node)
-            key = probe_key(self._prefix)
-            while self._nodes.of(key) is not node:
-                key = probe_key(self._prefix)
+            if node not in self._nodes.masters():
+                return None
+            keys = islice(probe_keys(self._prefix), TRIES)
+            key = next((key for key in keys if self._nodes.of(key) is node), None)
+            if key is None:
+                return None
             ear = self._ears[node] = Ear(key)
             node.follow(key, ear)
         return ear
@@ -135,4 +156,4 @@ class Probing:
     def _forget(self, node: Node) -> None:
         ear = self._ears.pop(node, None)
         if ear is not None:
-            self._nodes.of(ear.key).unfollow(ear.key)
+            self._nodes.unfollow(ear.key)

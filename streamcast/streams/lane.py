@@ -42,7 +42,8 @@ class Lane(asyncio.Protocol):
     """See above. `silence`: seconds without an owed answer after which it is given up.
 
     A node that falls silent is noticed, at the latest, one look after that.
-    `client_id`: the connection's number at its node (CLIENT ID), known once it was greeted.
+    `where`: what it leads to. `client_id`: the connection's number at its node (CLIENT ID), known
+    once it was greeted.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Lane(asyncio.Protocol):
         self._watching: asyncio.TimerHandle | None = None
         self._reason = "the store closed the connection"
         self.client_id = 0
+        self.where: object = None
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
     @property

@@ -101,6 +101,8 @@ class Link:
                 (log.warning if isinstance(error, Refused) else log.debug)(
                     "store unavailable", lane=self.name, reason=str(error)
                 )
+            except Exception as fault:  # noqa: BLE001 - there has to be a lane again in any case
+                log.error("fault", where=f"lane {self.name}", fault=repr(fault), exc_info=True)
             else:
                 if self._was_lost:
                     self.reopened += 1

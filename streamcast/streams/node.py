@@ -5,7 +5,7 @@ position is proved anew, and only a node that says it is a master is read from. 
 not push changes is followed by waiting for them, on a few connections more.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import hiredis
@@ -20,7 +20,7 @@ from streamcast.streams.interface import Follower, Publication
 from streamcast.streams.lane import Lane
 from streamcast.streams.link import Link
 from streamcast.streams.notifier import Notifier
-from streamcast.streams.probe import Probe, probe_key
+from streamcast.streams.probe import Probe, probe_keys
 from streamcast.streams.reader import Reader
 from streamcast.streams.tracking import Tracking
 from streamcast.streams.writer import Writer
@@ -65,8 +65,7 @@ class Redirects(Protocol):
 class Node:
     """A node, and who follows what on it. Keys are given, not rooms.
 
-    `max_message`: bytes, see `Message`. `endpoints`: where each of its lanes was opened last, or is
-    to be.
+    `max_message`: bytes, see `Message`.
     """
 
     def __init__(
@@ -79,7 +78,6 @@ class Node:
         self._settings = settings
         self._redirects = redirects
         self.where = where
-        self.endpoints: dict[str, Endpoint] = {}
         self.reader = Reader(max_message, self._read_refused)
         self.writer = Writer(
             settings, self.reader.__contains__, self.demoted, self._publication_refused
@@ -91,7 +89,7 @@ class Node:
     @property
     def more_connections(self) -> int:
         """How many connections it holds beside its two lanes."""
-        return self._notifier.connections
+        return len(self._notifier.links)
 
     @property
     def reopened(self) -> int:
@@ -130,20 +128,26 @@ class Node:
         for link in (self._reading, self._writing):
             await link.close()
 
-    def cut(self, reason: str) -> None:
-        """Open the lanes anew: what this node says counts no more."""
-        self._notifier.cut(reason)
-        for link in (self._reading, self._writing):
-            link.cut(reason)
+    @property
+    def _links(self) -> Sequence[Link]:
+        return (self._reading, self._writing, *self._notifier.links)
 
     def hurry(self) -> None:
         """Try at once to open what is not open."""
-        for link in (self._reading, self._writing):
+        for link in self._links:
             link.hurry()
+
+    def leave_all_but(self, endpoint: Endpoint) -> bool:
+        """Open anew what leads elsewhere; return whether anything did."""
+        elsewhere = [link for link in self._links if link.lane and link.lane.where != endpoint]
+        for link in elsewhere:
+            link.cut("another node is the master")
+        return bool(elsewhere)
 
     def demoted(self) -> None:
         """Take in that the node is a replica by now: no proof counts from it."""
-        self.cut("the store is no longer a master")
+        for link in self._links:
+            link.cut("the store is no longer a master")
 
     async def _follow_changes(self) -> None:
         """Open the read lane, with the notifier that was chosen or that works."""
@@ -180,7 +184,7 @@ class Node:
     async def _hears(self) -> bool:
         """Whether an entry that is added is really told of. Raises Unavailable."""
         lane = self._reading.lane
-        key, probe = probe_key(self._settings.prefix), Probe()
+        key, probe = next(probe_keys(self._settings.prefix)), Probe()
         self.follow(key, probe)
         try:
             heard = await probe.hears(key, self.writer.send)
@@ -195,8 +199,7 @@ class Node:
         reads = name == self._reading.name
         endpoint = await self.where.endpoint()
         # While replicas are waited for a node owes answers, and is not silent.
-        waits = self._settings.replicas_timeout if self._settings.replicas_ack else 0.0
-        self.endpoints[name] = endpoint
+        waits = self._settings.waits_for_replicas if name == self._writing.name else 0.0
         return await open_lane(
             endpoint,
             f"streamcast-{name}",
@@ -237,15 +240,18 @@ class Node:
         self.reader.unfollow(key)
         self._notifier.unwatch(key)
 
-    def hand_over(self, key: bytes, there: "Node", *, asking: bool) -> None:
+    def hand_over(self, key: bytes, there: "Node", *, asking: bool, announced: bool) -> None:
         """Have a key followed on another node by who follows it here, from where he is.
 
-        `asking`: its slot is still on its way there. Only for nodes that push what changes.
+        `asking`: its slot is still on its way there. `announced`: a change of it was told. Only for
+        nodes that push what changes.
         """
         opening = self.reader.is_opening(key)
+        announced = announced or self.reader.is_announced(key)
         follower = self.reader.unfollow(key)
-        if follower is not None:
+        if follower is not None and key not in there.reader:
             there.reader.follow(key, follower, asking=asking, opening=opening)
+            there.reader.mark(key, announced=announced)
 
     # Being refused
 

@@ -14,13 +14,16 @@ import hiredis
 from streamcast import log
 from streamcast.config import StreamSettings
 from streamcast.errors import StoreError, Unavailable
-from streamcast.streams.endpoint import Engine, StoreUrl
+from streamcast.streams.endpoint import Endpoint, Engine, StoreUrl
 from streamcast.streams.interface import Publication
+from streamcast.streams.lane import Lane
 from streamcast.streams.node import At, Node
 from streamcast.streams.sentinel import Sentinels
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at who is the master."""
+PATIENCE = 1.0
+"""Seconds within which a node has to say what it is; it may be waiting for replicas."""
 
 
 class Nodes(Protocol):
@@ -37,6 +40,9 @@ class Nodes(Protocol):
 
     def of(self, key: bytes) -> Node:
         """Return the node that a key is on."""
+
+    def unfollow(self, key: bytes) -> None:
+        """End following a key, on whichever node it is followed."""
 
     def publish(self, key: bytes, publication: Publication) -> None:
         """Add to a stream."""
@@ -59,6 +65,7 @@ class OneNode:
 
     def __init__(self, settings: StreamSettings, max_message: int, url: StoreUrl) -> None:
         self._sentinels: Sentinels | None = None
+        self._named: Endpoint | None = None
         if url.engine is Engine.SENTINEL:
             assert url.master is not None
             self._sentinels = Sentinels(url.endpoints, url.service, url.master)
@@ -79,6 +86,10 @@ class OneNode:
         """Return it."""
         return self._node
 
+    def unfollow(self, key: bytes) -> None:
+        """End following a key."""
+        self._node.unfollow(key)
+
     def publish(self, key: bytes, publication: Publication) -> None:
         """Add to a stream."""
         self._node.writer.publish(key, publication)
@@ -97,14 +108,11 @@ class OneNode:
             await asyncio.sleep(LOOK_EVERY)
             if self._sentinels is not None:
                 await self._ask_sentinels(self._sentinels)
-            lane = self._node.write_lane
-            if lane is None:
-                continue
-            try:
-                if (await lane.ask("HELLO", "3"))[b"role"] != b"master":
-                    self._node.demoted()
-            except (StoreError, hiredis.ReplyError):
-                pass  # the lane is lost, or the node can't say: it is asked again
+            lanes = [self._node.read_lane, self._node.write_lane]
+            roles = await asyncio.gather(*(_role(lane) for lane in lanes if lane is not None))
+            # Each lane is asked: behind one address there may be one node and then another.
+            if any(role not in {b"master", None} for role in roles):
+                self._node.demoted()
 
     async def _ask_sentinels(self, sentinels: Sentinels) -> None:
         """Leave a node that they don't name any more, and go to the one that they name."""
@@ -113,9 +121,10 @@ class OneNode:
         except Unavailable as error:
             log.debug("sentinels disagree", reason=str(error))
             return
-        if any(each != endpoint for each in self._node.endpoints.values()):
+        before, self._named = self._named, endpoint
+        if self._node.leave_all_but(endpoint):
             log.warning("master changed", now=str(endpoint))
-            self._node.cut("the sentinels name another master")
+        if before != endpoint:
             self._node.hurry()
 
     async def close(self) -> None:
@@ -123,3 +132,13 @@ class OneNode:
         await self._node.close()
         if self._sentinels is not None:
             await self._sentinels.close()
+
+
+async def _role(lane: Lane) -> bytes | None:
+    """Ask a lane's node what it is; None if it does not say."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            role: bytes = (await lane.ask("HELLO", "3"))[b"role"]
+            return role
+    except (StoreError, hiredis.ReplyError, TimeoutError):
+        return None

@@ -1,17 +1,15 @@
 """The interface of those who learn which rooms changed, and mark them for the reader."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from streamcast.streams.interface import Follower
 from streamcast.streams.lane import Lane
+from streamcast.streams.link import Link
 
 
 class Notifier(Protocol):
     """Marks the keys that it watches when they may have changed."""
-
-    @property
-    def connections(self) -> int:
-        """How many connections it holds of its own."""
 
     async def set_up(self, lane: Lane) -> None:
         """Prepare a new read lane. Raises hiredis.ReplyError, StoreError."""
@@ -25,8 +23,9 @@ class Notifier(Protocol):
     def unwatch(self, key: bytes) -> None:
         """End watching a key."""
 
-    def cut(self, reason: str) -> None:
-        """Open the connections of its own anew: what the node says counts no more."""
+    @property
+    def links(self) -> Sequence[Link]:
+        """Its own connections."""
 
     async def close(self) -> None:
         """Let go of what it holds."""

@@ -2,7 +2,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 
 from streamcast.errors import CodedError
 from streamcast.message import ZERO
@@ -51,6 +52,8 @@ class Probe:
         return True
 
 
-def probe_key(prefix: str) -> bytes:
-    """Return a key that is no room's: rooms have no braces."""
-    return f"{{{prefix}probe:{secrets.token_hex(8)}}}".encode()
+def probe_keys(prefix: str) -> Iterator[bytes]:
+    """Return keys that are no rooms', which have no braces, and that nobody else has."""
+    token = secrets.token_hex(8)
+    for number in count():
+        yield f"{{{prefix}probe:{token}-{number}}}".encode()

@@ -22,6 +22,7 @@ from streamcast.streams.commands import (
     Command,
     backwards,
     forwards,
+    is_away,
     is_wrong_type,
     messages,
     understood,
@@ -73,6 +74,9 @@ class Reader:
         self._scheduled = False
         self._refused: dict[bytes, bool] = {}
         self._pause = 0.0
+        self._trying_again = False
+        # Nothing can be read on this node just now, whatever the key.
+        self._away = False
         self._history = asyncio.Semaphore(HISTORY_AT_ONCE)
         self.reads = 0
         self.empty_reads = 0
@@ -99,6 +103,16 @@ class Reader:
         if opening:
             self._opening[key] = followed
         self.mark(key)
+
+    def is_announced(self, key: bytes) -> bool:
+        """Whether a key is to be read because a change of it was told."""
+        return self._marked.get(key, False)
+
+    def has_come(self, key: bytes) -> None:
+        """Take in that the slot of a key is here by now."""
+        followed = self._followed.get(key)
+        if followed is not None:
+            followed.asking = False
 
     def is_opening(self, key: bytes) -> bool:
         """Whether a key that is followed has not been read yet."""
@@ -128,6 +142,7 @@ class Reader:
     def connected(self, lane: Lane) -> None:
         """Read over this lane from now on; everything has to be proved anew."""
         self._lane = lane
+        self._away = False
         self.mark_all()
 
     def disconnected(self) -> None:
@@ -200,6 +215,9 @@ class Reader:
             # The key holds something else by now: for a room that is the end of a history.
             reply = NO_STREAM
         self._opening.pop(key, None)
+        if self._away:
+            self._away = False
+            self._mark_refused()
         if not self._refused:
             self._pause = 0.0
         self.empty_reads += not reply.entries or (
@@ -213,10 +231,26 @@ class Reader:
         self.refused_reads += 1
         if not self._pause:
             log.warning("read refused", error=str(error))
-        if not self._refused:
+        self._away = is_away(error)
+        self._refused[key] = read.announced or self._refused.get(key, False)
+        self._try_later()
+
+    def _try_later(self) -> None:
+        if not self._trying_again:
+            self._trying_again = True
             self._pause = min(LONGEST_PAUSE, max(FIRST_PAUSE, 2 * self._pause))
-            asyncio.get_running_loop().call_later(self._pause, self._mark_refused)
-        self._refused[key] = read.announced
+            asyncio.get_running_loop().call_later(self._pause, self._try_refused)
+
+    def _try_refused(self) -> None:
+        """Read again what was refused; where nothing could be read, one key finds out for all."""
+        self._trying_again = False
+        if not self._away:
+            self._mark_refused()
+        elif self._refused:
+            key, announced = self._refused.popitem()
+            self.mark(key, announced=announced)
+            # The next one, if this one's follower wants nothing read just now.
+            self._try_later()
 
     def _mark_refused(self) -> None:
         refused, self._refused = self._refused, {}

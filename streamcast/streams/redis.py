@@ -19,6 +19,8 @@ from streamcast.streams.reader import Reader, Rerouted
 
 AUDITS = 30
 """In how many steps an audit goes through all rooms."""
+AFTER_FAULT = 1.0
+"""Seconds until what failed is begun again."""
 REROUTES = 5
 """How often a read of history follows its key to another node."""
 
@@ -34,9 +36,12 @@ class RedisStreams:
         self._settings = settings
         self._prefix = settings.prefix
         url = StoreUrl.parse(settings.redis)
-        kind = Cluster if url.engine is Engine.CLUSTER else OneNode
-        self._nodes: Nodes = kind(settings, max_message, url)
-        self._probing = Probing(self._nodes, settings.prefix)
+        self._nodes: Nodes
+        if url.engine is Engine.CLUSTER:
+            self._nodes = Cluster(settings, max_message, url)
+        else:
+            self._nodes = OneNode(settings, max_message, url)
+        self._probing = Probing(self._nodes, settings.prefix, settings.waits_for_replicas)
         self._tasks: list[asyncio.Task[None]] = []
         self._audits = 0
 
@@ -67,13 +72,8 @@ class RedisStreams:
             if isinstance(error, StoreError):
                 raise StartError(str(error)) from error
             raise
-        self._begin("audit", self._audit())
-        self._begin("nodes", self._nodes.watch())
-
-    def _begin(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        task.add_done_callback(lambda ended: log.fault_of(ended, name))
-        self._tasks.append(task)
+        for name, work in (("audit", self._audit), ("nodes", self._nodes.watch)):
+            self._tasks.append(asyncio.create_task(_keep(name, work)))
 
     async def close(self) -> None:
         """Disconnect; what is under way ends as Unavailable or Unknown."""
@@ -117,8 +117,7 @@ class RedisStreams:
 
     def unfollow(self, room: str) -> None:
         """End following."""
-        key = self._key(room)
-        self._nodes.of(key).unfollow(key)
+        self._nodes.unfollow(self._key(room))
 
     def changed(self, room: str) -> None:
         """Ask a room's follower for a read."""
@@ -165,3 +164,13 @@ class RedisStreams:
             + sum(publication.size for publication in held),
             reconnects=sum(node.reopened for node in nodes),
         )
+
+
+async def _keep(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Do what is done for ever, also where it fails."""
+    while True:
+        try:
+            await work()
+        except Exception as fault:  # noqa: BLE001 - rooms are delivered all the same
+            log.error("fault", where=name, fault=repr(fault), exc_info=True)
+        await asyncio.sleep(AFTER_FAULT)

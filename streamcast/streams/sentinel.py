@@ -34,9 +34,11 @@ class Sentinels:
     async def endpoint(self) -> Endpoint:
         """Ask where the master is. Raises Unavailable where no majority agrees."""
         answers = await asyncio.gather(*map(self._ask, self._clients))
-        named = Counter(answer for answer in answers if answer is not None)
+        named = Counter(answer for answer in answers if isinstance(answer, tuple))
         if not named:
-            raise Unavailable(f"None of the sentinels says where the master of {self} is.")
+            raise Unavailable(
+                f"None of the sentinels says where the master of {self} is: {answers[0]}."
+            )
         (host, port), count = named.most_common(1)[0]
         if 2 * count <= len(self._clients):
             raise Unavailable(
@@ -45,16 +47,16 @@ class Sentinels:
             )
         return replace(self._master, host=host, port=port)
 
-    async def _ask(self, client: Any) -> tuple[str, int] | None:
-        """Return what one says; None if it does not know, or does not answer."""
+    async def _ask(self, client: Any) -> tuple[str, int] | str:
+        """Return what one says, or why it does not."""
         try:
             async with asyncio.timeout(PATIENCE):
                 said = await client.execute_command(
                     "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service
                 )
-        except (redis.RedisError, OSError, TimeoutError):
-            return None
-        return None if said is None else (said[0].decode(), int(said[1]))
+        except (redis.RedisError, OSError, TimeoutError) as error:
+            return str(error).rstrip(".") or "it does not answer"
+        return "it does not know it" if said is None else (said[0].decode(), int(said[1]))
 
     async def close(self) -> None:
         """Disconnect."""

@@ -32,8 +32,12 @@ class Range(NamedTuple):
 
 
 class View(NamedTuple):
-    """What one node says. `leaving`: the slots that are on their way from it to another one."""
+    """What one node says, the one that was `asked`.
 
+    `leaving`: the slots that are on their way from it to another one.
+    """
+
+    asked: Address
     ranges: Sequence[Range]
     addresses: dict[str, Address]
     leaving: frozenset[int]
@@ -51,7 +55,7 @@ class View(NamedTuple):
                     ranges.append(Range(int(epoch), int(first), int(last or first), id_))
                 elif "->-" in part and "myself" in flags:
                     leaving.append(int(part[1:].partition("-")[0]))
-        return cls(sorted(ranges), dict(_addresses(slots, asked)), frozenset(leaving))
+        return cls(asked, sorted(ranges), dict(_addresses(slots, asked)), frozenset(leaving))
 
 
 def owners(views: Iterable[View]) -> list[str]:

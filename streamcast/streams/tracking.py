@@ -4,17 +4,19 @@ Redis remembers each key that the lane reads and pushes one `invalidate` when it
 read registers the key again. A push with nil stands for every key (FLUSHALL).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from streamcast.streams.interface import Follower
 from streamcast.streams.lane import Lane
+from streamcast.streams.link import Link
 from streamcast.streams.reader import Reader
 
 
 class Tracking:
     """Marks what the store says has changed."""
 
-    connections = 0
+    links: Sequence[Link] = ()
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -41,9 +43,6 @@ class Tracking:
 
     def unwatch(self, key: bytes) -> None:
         """Do nothing: one push may still come, for nobody."""
-
-    def cut(self, reason: str) -> None:
-        """Do nothing: it has no connections of its own."""
 
     async def close(self) -> None:
         """Do nothing: the read lane takes it all with it."""

@@ -7,7 +7,7 @@ stands before everybody else's messages.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
@@ -93,7 +93,8 @@ class Writer:
         # message went stays for another turn, so that it can't be the first again and again.
         self._quiet: deque[object] = deque()
         self._turns: deque[object] = deque()
-        self._under_way = 0
+        # What was sent and has not ended, and to which key.
+        self._under_way: dict[Publication, bytes] = {}
         self.in_flight = 0
         self.waiting_bytes = 0
         self.published = 0
@@ -106,7 +107,7 @@ class Writer:
     @property
     def publishing(self) -> int:
         """How many publications have not ended yet."""
-        return self._under_way + sum(len(each.publications) for each in self._waiting.values())
+        return len(self._under_way) + sum(len(each.publications) for each in self._waiting.values())
 
     def connected(self, lane: Lane) -> None:
         """Publish over this lane from now on."""
@@ -149,7 +150,7 @@ class Writer:
 
     def _send(self, lane: Lane, key: bytes, publication: Publication) -> None:
         self.in_flight += publication.size
-        self._under_way += 1
+        self._under_way[publication] = key
         callback = partial(self._answered, key, publication)
         command = _command(key, publication)
         expires = self.keeper.expires and not self._is_followed(key)
@@ -192,17 +193,22 @@ class Writer:
 
     def _is_under_way_no_more(self, publication: Publication) -> None:
         self.in_flight -= publication.size
-        self._under_way -= 1
+        del self._under_way[publication]
 
-    def withdraw(self, key: bytes) -> list[Publication]:
-        """Take back what waits of a key, in order."""
-        found: list[Publication] = []
+    def busy_keys(self) -> set[bytes]:
+        """Return the keys of which something is under way, or waits."""
+        waiting = (key for queue in self._waiting.values() for key, _ in queue.publications)
+        return {*self._under_way.values(), *waiting}
+
+    def withdraw(self, keys: Collection[bytes]) -> list[tuple[bytes, Publication]]:
+        """Take back what waits of some keys, in the order of its publishers."""
+        found: list[tuple[bytes, Publication]] = []
         for queue in self._waiting.values():
-            mine = [publication for other, publication in queue.publications if other == key]
+            mine = [each for each in queue.publications if each[0] in keys]
             if mine:
-                queue.publications = deque(e for e in queue.publications if e[0] != key)
+                queue.publications = deque(e for e in queue.publications if e[0] not in keys)
                 found += mine
-        self.waiting_bytes -= sum(publication.size for publication in found)
+        self.waiting_bytes -= sum(publication.size for _, publication in found)
         return found
 
     def _serve(self) -> None:

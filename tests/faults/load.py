@@ -214,6 +214,7 @@ class Load:
             self._send(publisher, room, END)
         ended = set(self.rooms)
         await self._until(lambda: all(each.ended == ended for each in self.receivers), PATIENCE)
+        await self._until(lambda: not self._under_way, PATIENCE)
 
     async def _until(self, condition: Callable[[], bool], within: float) -> None:
         end = time.monotonic() + within
