@@ -9,6 +9,7 @@ from streamcast.config import StreamSettings
 from streamcast.errors import StartError, Unavailable
 from streamcast.message import MessageId
 from streamcast.streams import RedisStreams
+from streamcast.streams import cluster as streamcast_cluster
 from tests.clusters import Cluster, slot_of
 from tests.conftest import ENGINES
 from tests.followers import Publisher, Recorder, connecting, follow
@@ -164,3 +165,88 @@ async def test_what_can_not_be_started(cluster: Cluster) -> None:
     ):
         with pytest.raises(StartError, match=words):
             await RedisStreams(StreamSettings(redis=url), 1000).start()
+
+
+async def test_a_room_that_is_left_and_joined_while_its_slot_moves(
+    cluster: Cluster, streams: RedisStreams
+) -> None:
+    """Another room of the slot tells of the move; whoever joined then hears, not whoever left."""
+    one, two = rooms_of_one_slot()
+    await follow(streams, one)
+    left, publisher = await follow(streams, two), Publisher(streams)
+    slot = slot_of(f"streamcast:{one}")
+    owner = cluster.node_of_slot(slot)
+    other = next(node for node in cluster.masters() if node is not owner)
+    await asyncio.to_thread(cluster.move_slot, slot, other)
+    publisher.publish(one, "it has moved")
+    while str(streams._nodes.of(f"streamcast:{two}".encode()).where) == str(owner):
+        await asyncio.sleep(0)
+    streams.unfollow(two)
+    joined = await follow(streams, two)
+    nodes = streams._nodes
+    assert isinstance(nodes, streamcast_cluster.Cluster)
+    # Behind the next look at the cluster, which tells of the slot too.
+    await until(lambda: nodes._owners)
+    for text in ("a", "b"):
+        publisher.publish(two, text)
+    await until(lambda: joined.texts == ["a", "b"])
+    assert not left.texts
+    streams.unfollow(two)
+    assert streams.statistics().followed == 1
+
+
+def rooms_of_one_slot() -> tuple[str, str]:
+    found: dict[int, str] = {}
+    for number in range(100_000):
+        room = f"r{number}"
+        slot = slot_of(f"streamcast:{room}")
+        if slot in found:
+            return found[slot], room
+        found[slot] = room
+    raise AssertionError("there is no such slot")
+
+
+async def test_a_move_that_is_given_up(cluster: Cluster, streams: RedisStreams) -> None:
+    """Who followed an absent key to where it was to go comes back with it."""
+    recorder = await follow(streams, "given-up")
+    slot = slot_of("streamcast:given-up")
+    owner = cluster.node_of_slot(slot)
+    other = next(node for node in cluster.masters() if node is not owner)
+    cluster.begin_move(slot, other)
+    key = b"streamcast:given-up"
+    await until(lambda: str(streams._nodes.of(key).where) == f"127.0.0.1:{other.port}")
+    for node in (owner, other):
+        node.client.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
+    await until(lambda: str(streams._nodes.of(key).where) == f"127.0.0.1:{owner.port}")
+    owner.client.xadd("streamcast:given-up", {"message": "still here"})
+    await until(lambda: recorder.texts == ["still here"])
+
+
+async def test_nodes_that_disagree(cluster: Cluster, streams: RedisStreams) -> None:
+    """One sends a key away, the other sends it back: no storm, and publishers are told."""
+    await follow(streams, "to-and-fro")
+    slot = slot_of("streamcast:to-and-fro")
+    owner = cluster.node_of_slot(slot)
+    other = next(node for node in cluster.masters() if node is not owner)
+    owner.client.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", node_id(other))
+    try:
+        publisher = Publisher(streams)
+        publisher.publish("to-and-fro", "refused")
+        before = [commands(node) for node in (owner, other)]
+        [outcome] = await publisher.ended(1)
+        assert isinstance(outcome, Unavailable)
+        assert "on its way" in str(outcome)
+        after = [commands(node) for node in (owner, other)]
+        assert sum(after) - sum(before) < 2_000, "in the 6 s of trying"
+    finally:
+        owner.client.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")
+
+
+def commands(node: Node) -> int:
+    told: int = node.client.info("stats")["total_commands_processed"]
+    return told
+
+
+def node_id(node: Node) -> str:
+    told: bytes = node.client.execute_command("CLUSTER", "MYID")
+    return told.decode()
