@@ -37,6 +37,8 @@ MOST_LEADERS = 8
 """Of so many rooms the first listener is read before the others."""
 SAMPLED = 20
 """Of how many listeners it is told how late their newest messages were."""
+NO_MORE = "no more"
+"""What a process is told that is to publish nothing more, and to go on receiving."""
 READY = b"ready?"
 """What is published to see whether a room is heard."""
 
@@ -280,7 +282,11 @@ class Load:
         used, received, tell_at, sign_at = _cpu(), 0, begin + TELL_EVERY, begin
         cut_at = None if self._plan.cut_at is None else begin + self._plan.cut_at
         publishers = self._plan.publishers
-        while not pipe.poll():
+        while True:
+            if pipe.poll():
+                if pipe.recv() != NO_MORE:
+                    break
+                due.clear()
             now = time.monotonic()
             if cut_at is not None and now >= cut_at:
                 cut_at = None
@@ -298,7 +304,6 @@ class Load:
             self._publish(due, begin, now)
             wait = min(tell_at, due[0][0] if due else tell_at) - time.monotonic()
             self._serve(max(0.0, min(wait, LONGEST_WAIT)))
-        pipe.recv()
         pipe.send(replace(self._progress(begin, done=not due), final=True))
 
     def _make_receivers(self) -> None:

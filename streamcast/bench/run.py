@@ -4,7 +4,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.connection import wait
@@ -12,7 +12,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Protocol
 
 from streamcast.bench import load
-from streamcast.bench.load import Progress, Result
+from streamcast.bench.load import NO_MORE, Progress, Result
 from streamcast.bench.plan import Plan
 from streamcast.errors import StreamcastError
 
@@ -68,13 +68,12 @@ def measure(plan: Plan, processes: int, watcher: Watcher) -> Measured:
         leader = _Leader(plan, pipes, begin, watcher)
         interrupted = leader.wait_until_all_came()
         watcher.end()
-        ran = min(plan.duration, time.monotonic() - begin)
         _tell_all(pipes, None)
         leader.hear_the_last()
         published = leader.published
         _tell_all(pipes, published)
         results = list(map(_hear_result, pipes))
-    measured = max(0.0, ran - plan.warmup)
+    measured = max(0.0, leader.end - begin - plan.warmup)
     return Measured(
         plan=plan,
         opened=opened,
@@ -129,7 +128,8 @@ class _Leader:
         self._pipes = pipes
         self._begin = begin
         self._watcher = watcher
-        self._end = begin + plan.duration
+        self.end = begin + plan.duration
+        """When the last message is due, in monotonic seconds."""
         self._listeners = plan.listeners
         self._publishers = plan.publishers
         self._progress: dict[int, Progress] = {}
@@ -148,30 +148,39 @@ class _Leader:
         return sum(progress.received for progress in self._progress.values())
 
     def wait_until_all_came(self) -> bool:
-        """Wait until all that was published has come, or does not come; True if interrupted."""
-        received, since = 0, time.monotonic()
+        """Wait until all that was published has come, or does not come; True if interrupted.
+
+        An interrupt ends the publishing, a second one the waiting.
+        """
         try:
-            while True:
-                for pipe in wait(self._pipes, timeout=1.0):
-                    assert isinstance(pipe, Pipe)
-                    self._hear_from(pipe)
-                now = time.monotonic()
-                self._watcher.progress(now - self._begin, list(self._progress.values()))
-                before, received = received, self.received
-                if received != before:
-                    since = now
-                if self._all_are_gone:
-                    return False
-                if now < self._end or not self._all_published:
-                    continue
-                if (
-                    (received >= self._expected and now > since + GRACE)
-                    or now > max(since, self._end) + QUIET
-                    or now > self._end + LATEST
-                ):
-                    return False
+            self._wait()
         except KeyboardInterrupt:
+            self.end = min(self.end, time.monotonic())
+            _tell_all(self._pipes, NO_MORE)
+            with suppress(KeyboardInterrupt):
+                self._wait()
             return True
+        return False
+
+    def _wait(self) -> None:
+        received, since = 0, time.monotonic()
+        while not self._all_are_gone:
+            for pipe in wait(self._pipes, timeout=1.0):
+                assert isinstance(pipe, Pipe)
+                self._hear_from(pipe)
+            now = time.monotonic()
+            self._watcher.progress(now - self._begin, list(self._progress.values()))
+            before, received = received, self.received
+            if received != before:
+                since = now
+            if now < self.end or not self._all_published:
+                continue
+            if (
+                (received >= self._expected and now > since + GRACE)
+                or now > max(since, self.end) + QUIET
+                or now > self.end + LATEST
+            ):
+                return
 
     def hear_the_last(self) -> None:
         """Wait until each process has said how far it was when it stopped."""

@@ -223,8 +223,13 @@ class Load:
             await asyncio.sleep(0.02)
 
     def _missing(self) -> str:
-        newest = [(each.name, dict(each.newest)) for each in self.receivers]
-        return f"it does not flow: published {self._numbers}, received {newest}"
+        received = [
+            (each.name, dict(each.newest), "ended", sorted(each.ended)) for each in self.receivers
+        ]
+        return (
+            f"it does not flow: published {self._numbers}, {len(self._under_way)} under way, "
+            f"failed {self.failed}, received {received}"
+        )
 
     def verdict(self, stored: dict[str, list[Seen]]) -> Verdict:
         """Compare with what the store has."""

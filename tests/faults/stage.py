@@ -1,5 +1,6 @@
 """What a case of the fault suite plays on: stores, and servers that come again where they were."""
 
+import sys
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -48,6 +49,9 @@ class Stage:
         traceback: TracebackType | None,
     ) -> None:
         with self._stack:
+            if error is not None:
+                for place in self._places:
+                    sys.stdout.write(f"{place.url} logged:\n{place.server.logged()}\n")
             stop_in_order([place.server for place in self._places])
 
     def store(self, *options: str) -> Store:
