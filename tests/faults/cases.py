@@ -11,14 +11,14 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import psutil
 
 from tests.clusters import slot_of
-from tests.faults.checker import Seen, Verdict
-from tests.faults.load import Load, stored_in
+from tests.faults.checker import Verdict
+from tests.faults.load import Load
 from tests.faults.stage import Stage
-from tests.sentinels import Sentinels
 
 ROOMS = 20
 HOUR_MS = 3_600_000
@@ -70,7 +70,7 @@ async def servers_killed(stage: Stage) -> Outcome:
     """One of two is killed, five times, in turn."""
     store = stage.store()
     places = [stage.place("--redis", store.url) for _ in range(2)]
-    load = Load([each.url for each in places], ROOMS)
+    load = Load([each.url for each in places], ROOMS, lambda _: store.client)
     async with load.running():
         for number in range(5):
             killed = places[number % 2]
@@ -78,7 +78,7 @@ async def servers_killed(stage: Stage) -> Outcome:
             await asyncio.to_thread(killed.server.ended)
             await load.flows()
             await asyncio.to_thread(killed.restart)
-    return outcome_of(load, stored_in(lambda _: store.client, load.rooms))
+    return outcome_of(load)
 
 
 async def workers_stopped(stage: Stage) -> Outcome:
@@ -86,7 +86,7 @@ async def workers_stopped(stage: Stage) -> Outcome:
     store = stage.store()
     place = stage.place("--redis", store.url, "--workers", "2")
     other = stage.place("--redis", store.url)
-    load = Load([place.url, other.url], ROOMS)
+    load = Load([place.url, other.url], ROOMS, lambda _: store.client)
     async with load.running():
         psutil.Process(place.server.process.pid).children()[0].kill()
         await load.flows()
@@ -94,33 +94,33 @@ async def workers_stopped(stage: Stage) -> Outcome:
         code, logged = await asyncio.to_thread(place.server.ended)
         assert code == 0, logged
         await load.flows()
-    return outcome_of(load, stored_in(lambda _: store.client, load.rooms))
+    return outcome_of(load)
 
 
 async def redis_killed(stage: Stage) -> Outcome:
     """With an append-only file that is always written before the answer."""
     store = stage.store("--appendonly", "yes", "--appendfsync", "always")
-    load = Load([stage.place("--redis", store.url).url], ROOMS)
+    load = Load([stage.place("--redis", store.url).url], ROOMS, lambda _: store.client)
     async with load.running():
         for _ in range(2):
             store.kill()
             await asyncio.to_thread(store.start)
             await load.flows()
-    return outcome_of(load, stored_in(lambda _: store.client, load.rooms))
+    return outcome_of(load)
 
 
 async def power_cut(stage: Stage) -> Outcome:
     """With one that is written every second: its end is missing."""
     store = stage.store("--appendonly", "yes", "--appendfsync", "everysec")
     places = [stage.place("--redis", store.url) for _ in range(2)]
-    load = Load([each.url for each in places], ROOMS)
+    load = Load([each.url for each in places], ROOMS, lambda _: store.client)
     async with load.running():
         store.kill()
         [file] = store.folder.glob("appendonlydir/*.incr.aof")
         os.truncate(file, file.stat().st_size * 3 // 4)
         await asyncio.to_thread(store.start)
         await load.flows()
-    return outcome_of(load, stored_in(lambda _: store.client, load.rooms))
+    return outcome_of(load)
 
 
 # Sentinels
@@ -129,13 +129,13 @@ async def power_cut(stage: Stage) -> Outcome:
 async def primary_killed(stage: Stage) -> Outcome:
     """What replicas did not have yet is lost."""
     sentinels = stage.sentinels()
-    load = load_on(stage, sentinels.url)
+    load = load_on(stage, sentinels.url, lambda _: sentinels.primary.client)
     async with load.running():
         old = sentinels.primary
         old.kill()
         await asyncio.to_thread(sentinels.wait_for_failover, old)
         await load.flows()
-    return outcome_of(load, stored_by(sentinels, load))
+    return outcome_of(load)
 
 
 async def primary_cut_off(stage: Stage) -> Outcome:
@@ -151,7 +151,7 @@ async def primary_gone(stage: Stage) -> Outcome:
 async def cut_off(stage: Stage, *, reached: bool) -> Outcome:
     """Cut the primary off, for clients too unless it is `reached`; then it is back."""
     sentinels = stage.sentinels()
-    load = load_on(stage, sentinels.url)
+    load = load_on(stage, sentinels.url, lambda _: sentinels.primary.client)
     async with load.running():
         old = sentinels.primary
         sentinels.isolate(old, clients=reached, silent=True)
@@ -161,13 +161,13 @@ async def cut_off(stage: Stage, *, reached: bool) -> Outcome:
         sentinels.heal(old)
         await asyncio.to_thread(sentinels.wait_until_linked)
         await load.flows()
-    return outcome_of(load, stored_by(sentinels, load))
+    return outcome_of(load)
 
 
 async def replica_lagged(stage: Stage) -> Outcome:
     """The new primary is far behind, and its clock by an hour: it gives out older IDs."""
     sentinels = stage.sentinels()
-    load = load_on(stage, sentinels.url)
+    load = load_on(stage, sentinels.url, lambda _: sentinels.primary.client)
     async with load.running():
         old, lagging = sentinels.primary, sentinels.replicas
         sentinels.isolate(*lagging)
@@ -180,7 +180,7 @@ async def replica_lagged(stage: Stage) -> Outcome:
         sentinels.heal(*lagging)
         await asyncio.to_thread(sentinels.wait_for_failover, old)
         await load.flows()
-    return outcome_of(load, stored_by(sentinels, load))
+    return outcome_of(load)
 
 
 # Clusters
@@ -189,13 +189,13 @@ async def replica_lagged(stage: Stage) -> Outcome:
 async def master_killed(stage: Stage) -> Outcome:
     """Its replica takes its place; the others' rooms don't notice."""
     cluster = stage.cluster()
-    load = load_on(stage, cluster.url)
+    load = load_on(stage, cluster.url, cluster.client_of)
     async with load.running():
         old = cluster.masters()[0]
         old.kill()
         await asyncio.to_thread(cluster.wait_for_failover, old)
         await load.flows()
-    return outcome_of(load, stored_in(cluster.client_of, load.rooms))
+    return outcome_of(load)
 
 
 async def slots_moved(stage: Stage) -> Outcome:
@@ -205,7 +205,7 @@ async def slots_moved(stage: Stage) -> Outcome:
     """
     cluster = stage.cluster()
     quiet = [f"quiet-{number}" for number in range(4)]
-    load = load_on(stage, cluster.url, *quiet)
+    load = load_on(stage, cluster.url, cluster.client_of, *quiet)
     async with load.running():
         for room in (*load.rooms[:4], *quiet):
             slot = slot_of(f"streamcast:{room}")
@@ -217,19 +217,19 @@ async def slots_moved(stage: Stage) -> Outcome:
             await load.flows(without=room)
             await asyncio.to_thread(move.finish)
         await load.flows()
-    return outcome_of(load, stored_in(cluster.client_of, load.rooms))
+    return outcome_of(load)
 
 
 async def masters_change_places(stage: Stage) -> Outcome:
     """CLUSTER FAILOVER, in agreement with the old master."""
     cluster = stage.cluster()
-    load = load_on(stage, cluster.url)
+    load = load_on(stage, cluster.url, cluster.client_of)
     async with load.running():
         for master in cluster.masters()[:2]:
             [replica] = cluster.replicas_of(master)
             await asyncio.to_thread(cluster.failover, replica)
             await load.flows()
-    return outcome_of(load, stored_in(cluster.client_of, load.rooms))
+    return outcome_of(load)
 
 
 CASES = [
@@ -247,17 +247,11 @@ CASES = [
 ]
 
 
-def load_on(stage: Stage, redis: str, *quiet: str) -> Load:
+def load_on(stage: Stage, redis: str, client_of: Callable[[str], Any], *quiet: str) -> Load:
     """Two servers on a store, and a load for them."""
     places = [stage.place("--redis", redis) for _ in range(2)]
-    return Load([each.url for each in places], ROOMS, quiet)
+    return Load([each.url for each in places], ROOMS, client_of, quiet)
 
 
-def stored_by(sentinels: Sentinels, load: Load) -> dict[str, list[Seen]]:
-    """What the primary has by now."""
-    client = sentinels.primary.client
-    return stored_in(lambda _: client, load.rooms)
-
-
-def outcome_of(load: Load, stored: dict[str, list[Seen]]) -> Outcome:
-    return Outcome(load.verdict(stored), load.failed, load.recovered)
+def outcome_of(load: Load) -> Outcome:
+    return Outcome(load.verdict(), load.failed, load.recovered)

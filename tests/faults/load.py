@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from itertools import cycle
 from typing import Any
 
+from redis import RedisError
 from websockets.asyncio.client import connect as dial
 from websockets.exceptions import WebSocketException
 
@@ -115,11 +116,19 @@ class Minimal:
 class Load:
     """Publishes to rooms. `acknowledged`: by room. `failed`: what was not, and why.
 
-    `recovered`: the seconds that `flows` took each time.
+    `client_of` returns a client of the store that has a key just now. `recovered`: the seconds that
+    `flows` took each time.
     `quiet`: rooms that are followed, and in which nothing is said before the end.
     """
 
-    def __init__(self, urls: Sequence[str], rooms: int, quiet: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        rooms: int,
+        client_of: Callable[[str], Any],
+        quiet: Sequence[str] = (),
+    ) -> None:
+        self._client_of = client_of
         self._busy = [f"room-{number}" for number in range(rooms)]
         self.rooms = [*self._busy, *quiet]
         self.receivers = [Receiver("the client"), Receiver("the minimal one")]
@@ -210,11 +219,22 @@ class Load:
         for task in self._publishing:
             task.cancel()
         await self._until(lambda: not self._under_way, 70)
-        for room in self.rooms:
-            self._send(publisher, room, END)
-        ended = set(self.rooms)
-        await self._until(lambda: all(each.ended == ended for each in self.receivers), PATIENCE)
+        ended, end = set(self.rooms), time.monotonic() + PATIENCE
+        while not all(each.ended == ended for each in self.receivers):
+            assert time.monotonic() < end, self._missing()
+            for room in await asyncio.to_thread(self._without_end):
+                # Not said yet, or lost in yet another failover, which is told; else it has to come.
+                self._send(publisher, room, END)
+            await self._until(lambda: not self._under_way, PATIENCE)
+            await asyncio.sleep(0.5)
         await self._until(lambda: not self._under_way, PATIENCE)
+
+    def _without_end(self) -> list[str]:
+        """Return the rooms that have no END in the store."""
+        with suppress(RedisError, AssertionError):
+            stored = self.stored()
+            return [room for room in self.rooms if all(each.data != END for each in stored[room])]
+        return []
 
     async def _until(self, condition: Callable[[], bool], within: float) -> None:
         end = time.monotonic() + within
@@ -231,15 +251,14 @@ class Load:
             f"failed {self.failed}, received {received}"
         )
 
-    def verdict(self, stored: dict[str, list[Seen]]) -> Verdict:
+    def verdict(self) -> Verdict:
         """Compare with what the store has."""
         logs: dict[str, dict[str, Log]] = {each.name: dict(each.logs) for each in self.receivers}
-        return verdict(self.acknowledged, stored, logs)
+        return verdict(self.acknowledged, self.stored(), logs)
 
-
-def stored_in(client_of: Callable[[str], Any], rooms: Sequence[str]) -> dict[str, list[Seen]]:
-    """Read all rooms from their store."""
-    return {room: _entries(client_of(f"streamcast:{room}"), room) for room in rooms}
+    def stored(self) -> dict[str, list[Seen]]:
+        """Read all rooms from their store."""
+        return {room: _entries(self._client_of(f"streamcast:{room}"), room) for room in self.rooms}
 
 
 def _entries(client: Any, room: str) -> list[Seen]:
