@@ -11,8 +11,8 @@ import pytest
 
 from tests.clusters import Cluster, slot_of
 from tests.conftest import ENGINES
+from tests.deaf import without_pushes
 from tests.stores import Server, Store, eventually
-from tests.test_notifiers import pump
 
 READY = (200, "ready\n")
 
@@ -93,20 +93,11 @@ def test_a_store_that_takes_nothing(
 @pytest.mark.one_cell
 async def test_a_relay_that_is_connected_and_deaf(store: Store, run: Callable[..., Server]) -> None:
     """A proxy says OK to CLIENT TRACKING, and no change is ever told."""
-    passing: list[asyncio.Task[None] | None] = []
-
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        passing.append(asyncio.current_task())
-        from_store, to_store = await asyncio.open_unix_connection(str(store.path))
-        await asyncio.gather(pump(reader, to_store), pump(from_store, writer))
-
-    path = store.folder / "proxy"
-    async with await asyncio.start_unix_server(pass_on, path):
-        server = await asyncio.to_thread(run, "--redis", f"unix://{path}", "--follow", "tracking")
+    async with without_pushes(store) as url:
+        server = await asyncio.to_thread(run, "--redis", url, "--follow", "tracking")
         await asyncio.to_thread(becomes, server, 503, "deaf")
         assert len(store.lanes()) == 2
         await asyncio.to_thread(server.stop)
-        await asyncio.gather(*(task for task in passing if task is not None))
 
 
 @pytest.mark.one_cell

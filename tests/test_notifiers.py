@@ -10,6 +10,7 @@ from streamcast.errors import StartError
 from streamcast.relay import Relay
 from streamcast.server.context import MAX_REFUSALS, Context
 from streamcast.streams import RedisStreams
+from tests.deaf import without_pushes
 from tests.followers import Start, connecting, follow
 from tests.load import until
 from tests.stores import Store, lanes
@@ -45,27 +46,10 @@ async def test_auto_waits_for_changes_where_the_store_does_not_push(store: Store
         await streams.close()
 
 
-async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    """Pass on what comes, but turn tracking off where it was to be turned on."""
-    while data := await source.read(65536):
-        sink.write(data.replace(b"TRACKING\r\n$2\r\nON", b"TRACKING\r\n$3\r\nOFF"))
-    sink.close()
-    await sink.wait_closed()
-
-
 async def test_auto_does_not_believe_in_pushes_before_one_came(store: Store) -> None:
     """As behind a proxy that says OK and drops them."""
-
-    passing: list[asyncio.Task[None] | None] = []
-
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        passing.append(asyncio.current_task())
-        from_store, to_store = await asyncio.open_unix_connection(str(store.path))
-        await asyncio.gather(pump(reader, to_store), pump(from_store, writer))
-
-    path = store.folder / "proxy"
-    async with await asyncio.start_unix_server(pass_on, path):
-        streams = RedisStreams(StreamSettings(redis=f"unix://{path}"), 1000)
+    async with without_pushes(store) as url:
+        streams = RedisStreams(StreamSettings(redis=url), 1000)
         await streams.start()
         try:
             recorder = await follow(streams, "room")
@@ -74,7 +58,6 @@ async def test_auto_does_not_believe_in_pushes_before_one_came(store: Store) -> 
             assert store.lanes() == lanes("block", 1)
         finally:
             await streams.close()
-            await asyncio.gather(*(task for task in passing if task is not None))
 
 
 async def test_a_store_that_tells_of_no_changes_at_all(store: Store) -> None:
