@@ -32,7 +32,7 @@ async def drain(context: Context, stop_listening: Callable[[], None]) -> None:
     """
     log.info("stopping", connections=len(context.connections))
     context.stopping = True
-    end = asyncio.get_running_loop().time() + context.server.drain
+    end = _now() + context.server.drain
     await _send_away(context)
     for head in list(context.heads):
         head.give_up()

@@ -23,7 +23,7 @@ MOST = 30
 """How often a publication is tried again."""
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 0.25
-"""Seconds between two attempts: at first, and at most. All together they take about 6 s."""
+"""Seconds between two attempts: at first, and at most. All together they take about 7 s."""
 
 _PING = pack("PING")
 

@@ -87,10 +87,13 @@ class Lane(asyncio.Protocol):
         self._unsent.append(commands)
         self._unsent_callbacks += callbacks
 
-    async def ask(self, *words: str | int | bytes) -> Any:
-        """Send a command and wait for its reply. Raises hiredis.ReplyError, StoreError."""
+    async def ask(self, *words: str | int | bytes, then: bytes = b"") -> Any:
+        """Send a command and wait for its reply. Raises hiredis.ReplyError, StoreError.
+
+        `then`: another one, packed, that goes right behind it, and whose reply nobody waits for.
+        """
         answer: asyncio.Future[Any] = self._loop.create_future()
-        self.call(pack(*words), into(answer))
+        self.calls(pack(*words) + then, (into(answer), None) if then else (into(answer),))
         reply = await answer
         if isinstance(reply, LaneLost):
             raise (Unknown if reply.sent else Unavailable)(str(reply))

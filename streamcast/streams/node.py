@@ -184,12 +184,12 @@ class Node:
     async def _hears(self) -> bool:
         """Whether an entry that is added is really told of. Raises Unavailable."""
         lane = self._reading.lane
-        key, probe = next(probe_keys(self._settings.prefix)), Probe()
-        self.follow(key, probe)
+        probe = Probe(next(probe_keys(self._settings.prefix)))
+        self.follow(probe.key, probe)
         try:
-            heard = await probe.hears(key, self.writer.send)
+            heard = await probe.hears(self.writer.send)
         finally:
-            self.unfollow(key)
+            self.unfollow(probe.key)
         if not heard and self._reading.lane is not lane:
             # That says nothing about what the store can do.
             raise Unavailable(f"Redis at {self.where} closed the connection.")

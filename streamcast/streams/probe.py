@@ -17,38 +17,45 @@ LIVES_MS = 10_000
 
 
 class Probe:
-    """A follower of a stream that nobody else knows."""
+    """A follower of a key that nobody else knows.
 
-    def __init__(self) -> None:
-        self._followed = asyncio.Event()
-        self._announced = asyncio.Event()
+    `follows`: it was read, so changes are told. `heard`: one was, since this was last cleared.
+    `is_dead`: it is not followed.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self.follows = asyncio.Event()
+        self.heard = asyncio.Event()
+        self.is_dead = False
 
     def next_read(self, *, announced: bool) -> Read | None:
-        """Look whether the stream exists, as one does who opens a room."""
+        """Read it as one does who opens a room, so that the next change is told as well."""
         if announced:
-            self._announced.set()
+            self.heard.set()
         return Read(Kind.RESOLVE, ZERO, 1)
 
     def received(self, read: Read, reply: Reply) -> bool:
-        """Take in that the stream is being followed."""
-        self._followed.set()
+        """Take in that it is being followed."""
+        self.follows.set()
         return False
 
     def failed(self, error: CodedError) -> None:
-        """Hear nothing, then."""
+        """Take in that it is not followed: nothing will be heard."""
+        self.is_dead = True
 
-    async def hears(self, key: bytes, send: Callable[[bytes, Callback | None], None]) -> bool:
-        """Add to the stream, and tell whether that was heard of."""
+    async def hears(self, send: Callable[[bytes, Callback | None], None]) -> bool:
+        """Add to the key, and tell whether that was heard of; then there is no such key."""
         try:
             async with asyncio.timeout(TIMEOUT):
-                await self._followed.wait()
-                send(pack("XADD", key, "*", "probe", "1"), None)
-                send(pack("PEXPIRE", key, LIVES_MS), None)
-                await self._announced.wait()
+                await self.follows.wait()
+                send(pack("XADD", self.key, "*", "probe", "1"), None)
+                send(pack("PEXPIRE", self.key, LIVES_MS), None)
+                await self.heard.wait()
         except TimeoutError:
             return False
         finally:
-            send(pack("DEL", key), None)
+            send(pack("DEL", self.key), None)
         return True
 
 
