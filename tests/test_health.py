@@ -4,11 +4,15 @@ import asyncio
 import http.client
 import signal
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
 
+from streamcast.errors import Unavailable
+from streamcast.streams import State
+from streamcast.streams.health import Probing
+from streamcast.streams.probe import Probe
 from tests.clusters import Cluster, slot_of
 from tests.conftest import ENGINES
 from tests.deaf import without_pushes
@@ -137,3 +141,33 @@ def test_all_workers(any_store: Store, run: Callable[..., Server]) -> None:
         process.kill()
     eventually(lambda: server.logged().count("worker back") == 2)
     becomes(server, 200, "ready")
+
+
+async def test_a_lane_that_is_lost_meanwhile() -> None:
+    """While the key is read for the first time: that is told, and ends nothing."""
+
+    class Lost:
+        async def ask(self, *_: object, then: bytes) -> None:
+            raise Unavailable("the connection to the store was lost")
+
+    class OneMaster:
+        def __init__(self) -> None:
+            self.write_lane: Lost | None = Lost()
+            self.read_lane = self.write_lane
+            self.probe: Probe | None = None
+
+        def masters(self) -> list[Any]:
+            return [self]
+
+        def of(self, _: bytes) -> "OneMaster":
+            return self
+
+        def follow(self, _: bytes, probe: Probe) -> None:
+            self.probe = probe
+
+    node: Any = OneMaster()
+    looking = asyncio.create_task(Probing(node, "prefix:", 0.0)._look(node))
+    await asyncio.sleep(0)
+    node.write_lane = node.read_lane = None
+    node.probe.follows.set()
+    assert await looking is State.NO_STORE

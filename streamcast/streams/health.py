@@ -64,7 +64,9 @@ class Probing:
             await asyncio.sleep(EVERY)
 
     async def _look(self, node: Node) -> State:
-        if node.write_lane is None or node.read_lane is None:
+        # The node may have lost it, or have another one, before this is done with it.
+        lane = node.write_lane
+        if lane is None or node.read_lane is None:
             return State.NO_STORE
         probe = self._probe(node)
         if probe is None:
@@ -76,9 +78,7 @@ class Probing:
                 probe.heard.clear()
                 # The time to live goes with it: what waits for replicas would hold it up.
                 lives = pack("PEXPIRE", probe.key, LIVES_MS)
-                await node.write_lane.ask(
-                    "XADD", probe.key, "MAXLEN", 1, "*", "probe", "1", then=lives
-                )
+                await lane.ask("XADD", probe.key, "MAXLEN", 1, "*", "probe", "1", then=lives)
                 added = True
                 await probe.heard.wait()
         except hiredis.ReplyError as error:
