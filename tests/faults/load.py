@@ -116,9 +116,9 @@ class Minimal:
 class Load:
     """Publishes to rooms. `acknowledged`: by room. `failed`: what was not, and why.
 
-    `client_of` returns a client of the store that has a key just now. `recovered`: the seconds that
-    `flows` took each time.
-    `quiet`: rooms that are followed, and in which nothing is said before the end.
+    `client_of` returns a client of the store that has a key just now. `quiet`: rooms that are
+    followed, and in which nothing is said before the end. `recovered`: the seconds that `flows`
+    took each time.
     """
 
     def __init__(
