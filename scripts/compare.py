@@ -24,6 +24,7 @@ from streamcast.bench.dialects import DIALECTS, Said
 from streamcast.bench.frames import TEXT, client_frame
 from streamcast.bench.load import Progress
 from streamcast.bench.plan import Plan, broadcast
+from streamcast.bench.reception import Shapes
 from streamcast.bench.report import Report, make
 from streamcast.bench.run import measure
 from streamcast.bench.target import address_of
@@ -42,6 +43,7 @@ class SocketIo:
     subprotocol: str | None = None
     joins: bool = True
     all_join: bool = True
+    shapes: Shapes | None = None
 
     def path(self, room: str, *, listens: bool) -> str:
         return "/socket.io/?EIO=4&transport=websocket"

@@ -6,6 +6,7 @@ derived from it (payload, whether it is text, its fingerprint) is derived here a
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 from streamcast.errors import BadId, BadRoom
@@ -55,6 +56,7 @@ ZERO = MessageId(0, 0)
 """The position before every entry."""
 
 
+@lru_cache(16_384)
 def room_name(text: str) -> str:
     """Return `text` if it is a room's name. Raises BadRoom.
 
@@ -84,8 +86,13 @@ class Message:
     def __init__(self, id: MessageId, fields: Sequence[bytes], max_size: int) -> None:
         self.id = id
         self.fingerprint = hash(tuple(fields))
-        data, text, self.meta = _own(fields)
         self.fields: Sequence[bytes] | None = None
+        data: bytes | None
+        if len(fields) == 2 and fields[0] == TEXT_FIELD:
+            # What nearly all are.
+            data, text, self.meta = fields[1], True, None
+        else:
+            data, text, self.meta = _own(fields)
         if data is None:
             data, text = (fields[1] if len(fields) > 1 else b""), True
             self.fields = fields

@@ -12,7 +12,6 @@ missed if the entries after the position number exactly what was added since.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -30,9 +29,8 @@ class Kind(Enum):
     EXAMINE = "MULTI, XINFO STREAM, XRANGE, EXEC"
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
-    """What to ask the store: up to `count` entries from `start` on, `start` included.
+class Read(NamedTuple):
+    """What to ask the store: up to `limit` entries from `start` on, `start` included.
 
     `announced`: the stream is known to have changed. `known`: on the way back after a reset, the
     fingerprints of the messages that were read before, by their ID.
@@ -40,7 +38,7 @@ class Read:
 
     kind: Kind
     start: MessageId
-    count: int
+    limit: int
     announced: bool = False
     known: Mapping[MessageId, int] | None = None
 
@@ -59,8 +57,7 @@ class StreamInfo(NamedTuple):
     last_fingerprint: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """The store's answer to a `Read`; `info` only where it was examined."""
 
     entries: Sequence[Message]
@@ -123,7 +120,7 @@ def progress(at: Position, read: Read, reply: Reply, known: Known) -> Progress:
     if _continues(at, reply.entries):
         return _advance(at, reply.entries[1:], reply)
     if reply.info is None:
-        return Progress((), at, again=replace(read, kind=Kind.EXAMINE))
+        return Progress((), at, again=read._replace(kind=Kind.EXAMINE))
     return _examine(at, read, reply, reply.info, known)
 
 
@@ -183,9 +180,9 @@ def _examine(at: Position, read: Read, reply: Reply, info: StreamInfo, known: Kn
         stored = len(entries) if reply.complete else None
     if expected is not None and stored == expected:
         return _advance(at, entries, reply)
-    if stored is None and expected is not None and read.count <= expected <= MAX_RECOUNT:
+    if stored is None and expected is not None and read.limit <= expected <= MAX_RECOUNT:
         # Twice as many, since more may come meanwhile.
-        return Progress((), at, again=replace(read, count=2 * expected + 1))
+        return Progress((), at, again=read._replace(limit=2 * expected + 1))
     return _go_on(_gap(at.id, at.id, entries, info), entries, reply, info)
 
 
@@ -204,7 +201,7 @@ def _is_another_history(at: Position, info: StreamInfo) -> bool:
 def _way_back(read: Read, known: Mapping[MessageId, int]) -> Read:
     """Return the read that looks for the newest message of before the reset that is still kept."""
     start = min(known, default=ZERO)
-    return Read(Kind.EXAMINE, start, len(known) + read.count, known=known)
+    return Read(Kind.EXAMINE, start, len(known) + read.limit, known=known)
 
 
 def _back_after_reset(at: Position, read: Read, reply: Reply) -> Progress:
@@ -216,7 +213,7 @@ def _back_after_reset(at: Position, read: Read, reply: Reply) -> Progress:
             break
     else:
         if ZERO < info.first < read.start:
-            return Progress((), at, again=Read(Kind.EXAMINE, ZERO, read.count, known={}))
+            return Progress((), at, again=Read(Kind.EXAMINE, ZERO, read.limit, known={}))
         resume = ZERO
     gap = _gap(at.id, resume, entries, info)
     whole = resume != ZERO or info.added == info.length

@@ -85,9 +85,9 @@ class Stream:
     def answer(self, read: Read) -> Reply:
         if read.kind is Kind.RESOLVE:
             return Reply((), complete=True, info=self.info(), exists=self.exists)
-        entries = [entry for entry in self.entries if entry.id >= read.start][: read.count]
+        entries = [entry for entry in self.entries if entry.id >= read.start][: read.limit]
         info = self.info() if read.kind is Kind.EXAMINE else None
-        return Reply(entries, len(entries) < read.count, info, self.exists)
+        return Reply(entries, len(entries) < read.limit, info, self.exists)
 
     def before(self, end: MessageId, count: int) -> list[Message]:
         return [entry for entry in reversed(self.entries) if entry.id <= end][:count]

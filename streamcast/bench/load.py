@@ -21,7 +21,7 @@ from streamcast.bench.dialects import DIALECTS, Dialect, Said
 from streamcast.bench.frames import CLOSE, PING, PONG, client_frame, frames_of
 from streamcast.bench.histogram import Histogram
 from streamcast.bench.plan import Member, Plan
-from streamcast.bench.reception import Faults, Judgement, Receiver, Stream, judge
+from streamcast.bench.reception import Faults, Judgement, Receiver, Stream, Tally, judge
 from streamcast.bench.schedule import payload
 from streamcast.bench.sockets import CHUNK, Connection, open_all
 from streamcast.errors import StreamcastError, Unreachable
@@ -47,17 +47,17 @@ READY = b"ready?"
 class Progress:
     """How far a process is: messages sent, and received by all its members.
 
-    `published`: how many by each publisher. `recent`: how late the newest were that a few members
-    got. `done`: there is nothing more to publish. `connected`: how many members still are.
-    `final`: the process has stopped.
+    `expected`: how many members, of all processes, are to get what was sent. `recent`: how late the
+    newest were that a few members got. `done`: there is nothing more to publish. `connected`: how
+    many members still are. `published`: how many by each publisher, once the process has stopped.
     """
 
     received: int
-    published: Mapping[int, int]
+    expected: int
     recent: Histogram
     done: bool
     connected: int
-    final: bool = False
+    published: Mapping[int, int] | None = None
 
 
 @dataclass(slots=True)
@@ -157,8 +157,13 @@ class Load:
         self._cut_at = 0.0
         # What a server said when it closed a connection.
         self._said = ""
-        # The first listeners of a few rooms, with whom all others compare.
+        # The first listeners of a few rooms, with whom all others compare; and those others.
         self._leaders: list[Peer] = []
+        self._comparing: list[Receiver] = []
+        self._tally = Tally()
+        self._listeners = plan.listeners
+        self._expected = 0
+        self._is_told = False
 
     def close(self) -> None:
         """Cut all connections."""
@@ -271,6 +276,7 @@ class Load:
         `begin`: monotonic time, in seconds, from which everything is due.
         """
         self._make_receivers()
+        self._selector.register(pipe, selectors.EVENT_READ)
         due = [
             (begin + peer.member.schedule.due(0), number)
             for number, peer in enumerate(self._peers)
@@ -283,7 +289,8 @@ class Load:
         cut_at = None if self._plan.cut_at is None else begin + self._plan.cut_at
         publishers = self._plan.publishers
         while True:
-            if pipe.poll():
+            if self._is_told:
+                self._is_told = False
                 if pipe.recv() != NO_MORE:
                     break
                 due.clear()
@@ -304,7 +311,12 @@ class Load:
             self._publish(due, begin, now)
             wait = min(tell_at, due[0][0] if due else tell_at) - time.monotonic()
             self._serve(max(0.0, min(wait, LONGEST_WAIT)))
-        pipe.send(replace(self._progress(begin, done=not due), final=True))
+        published = {
+            peer.member.schedule.publisher: peer.sent
+            for peer in self._peers
+            if peer.member.schedule is not None
+        }
+        pipe.send(replace(self._progress(begin, done=not due), published=published))
 
     def _make_receivers(self) -> None:
         """Have the first mere listener of each room lead those that only compare."""
@@ -319,13 +331,18 @@ class Load:
                 self._leaders.append(peer)
             stream = streams.setdefault(member.room, Stream()) if mere else Stream()
             storms = self._plan.cut_at is not None
+            compares = mere and not (leads or storms or peer.rest)
             peer.receiver = Receiver(
                 stream,
                 partial(self._noting_id, peer) if storms else self._payload,
                 self._plan.size,
                 partial(self._other, peer),
-                compares=mere and not (leads or storms or peer.rest),
+                compares=compares,
+                keeps=None if leads or storms else self._dialect.shapes,
+                tally=self._tally,
             )
+            if compares:
+                self._comparing.append(peer.receiver)
             if peer.rest:
                 peer.receiver.receive(time.monotonic(), bytes(peer.rest))
 
@@ -372,6 +389,7 @@ class Load:
                 peer.member.room, payload(schedule.mark(peer.sent), self._plan.size)
             )
             peer.sent += 1
+            self._expected += self._listeners[peer.member.room]
             if peer.sent < schedule.count:
                 heapq.heapreplace(due, (begin + schedule.due(peer.sent), number))
             else:
@@ -403,6 +421,9 @@ class Load:
             if leader.is_open:
                 self._read(leader)
         for key, events in ready:
+            if key.data is None:
+                self._is_told = True
+                continue
             if events & selectors.EVENT_WRITE:
                 self._flush(key.data)
             if events & selectors.EVENT_READ:
@@ -439,17 +460,12 @@ class Load:
                 self._other(peer, frame.opcode, frame.data)
 
     def _progress(self, begin: float, *, done: bool) -> Progress:
-        receivers = [peer.receiver for peer in self._peers if peer.receiver is not None]
-        for receiver in receivers:
+        received = self._tally.count
+        for receiver in self._comparing:
             receiver.catch_up()
-        received = sum(receiver.received for receiver in receivers)
-        published = {
-            peer.member.schedule.publisher: peer.sent
-            for peer in self._peers
-            if peer.member.schedule is not None
-        }
+            received += receiver.compared
         connected = sum(peer.is_open for peer in self._peers)
-        return Progress(received, published, self._recent(begin), done, connected)
+        return Progress(received, self._expected, self._recent(begin), done, connected)
 
     def _recent(self, begin: float) -> Histogram:
         """Return how late the newest messages of a few listeners were."""
@@ -470,6 +486,7 @@ class Load:
             if peer.receiver is None:
                 continue
             peer.receiver.give_up_comparing()
+            peer.receiver.take_apart_kept()
             room = publishers.get(peer.member.room, [])
             index = {publisher: number for number, publisher in enumerate(room)}
             judgement = judge(

@@ -2,20 +2,26 @@
 
 The law of this file: it is pure, bytes in with the time at which they came. The first subscriber of
 a room takes every frame apart; the others compare bytes with what it got, and take theirs apart
-only from where they differ. No message is believed to have come that was not there.
+only from where they differ. Where each connection gets what no other does, whole frames are kept,
+and taken apart when the load is over. No message is believed to have come that was not there.
 """
 
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from streamcast.bench.frames import frames_of
+from streamcast.bench.frames import frames_of, next_frame
 from streamcast.bench.schedule import Mark, mark_of
 
 Payload = Callable[[int, bytes], bytes | None]
 """Returns the payload in a frame (opcode, data) of a message of a room; None in any other."""
 
+
+TEXT_FRAME = 0x81
+"""The first byte of a whole text frame."""
+_IN_TWO_BYTES, _IN_EIGHT_BYTES = 126, 127
 
 MOST_AHEAD = 64
 """How many pieces wait for the first subscriber before one does without it."""
@@ -31,6 +37,22 @@ class Stream:
         self.data = bytearray()
         self.ends = array("Q", [0])
         self.marks: list[Mark] = []
+
+
+class Shapes(NamedTuple):
+    """How frames begin, behind their head: those of messages, and of what means nothing here."""
+
+    message: bytes
+    nothing: bytes
+
+
+class Tally:
+    """How many messages came, over all connections that don't compare."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
 
 
 @dataclass(slots=True)
@@ -55,7 +77,8 @@ class Receiver:
     """One connection that receives a room's messages.
 
     `size`: bytes of a payload. `compares`: another one leads, and fills the `stream`. `other` is
-    given those frames that are no messages (opcode, data).
+    given those frames that are no messages (opcode, data). `keeps`: what frames look like that are
+    taken apart later. `tally` counts what comes, beside others'.
     """
 
     def __init__(
@@ -66,8 +89,12 @@ class Receiver:
         other: Callable[[int, bytes], None],
         *,
         compares: bool,
+        keeps: Shapes | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._stream = stream
+        self._keeps = keeps
+        self._tally = tally or Tally()
         self._other = other
         self._payload = payload
         self._size = size
@@ -81,15 +108,14 @@ class Receiver:
         self._ends = array("Q")
         # From where it takes frames apart.
         self._rest = bytearray()
-        self._marks: list[tuple[float, Mark]] = []
+        self._came: list[tuple[float, Mark | bytes]] = []
         self.unknown = 0
         self._told = 0
 
     @property
-    def received(self) -> int:
-        """How many messages came."""
-        compared = bisect_right(self._stream.ends, self._at) - 1 if self._at else 0
-        return compared + len(self._marks)
+    def compared(self) -> int:
+        """How many messages came as another one got them; all others are in the tally."""
+        return bisect_right(self._stream.ends, self._at) - 1 if self._at else 0
 
     def receive(self, now: float, data: bytes) -> None:
         """Take in bytes that came at `now`, in seconds."""
@@ -99,7 +125,9 @@ class Receiver:
             self._times.append(now)
             self._ends.append(self._at)
         elif not self._compares:
-            self._take_apart(now, data)
+            rest = data if self._keeps is None or self._rest else self._keep(now, data, self._keeps)
+            if rest:
+                self._take_apart(now, rest)
         elif self._ahead:
             self._ahead.append((now, data))
             self.catch_up()
@@ -162,6 +190,26 @@ class Receiver:
             else:
                 self._take_apart(now, data)
 
+    def _keep(self, now: float, data: bytes, shapes: Shapes) -> bytes:
+        """Keep whole frames from the front; return what is to be taken apart now, if anything."""
+        at, end = 0, len(data)
+        while end - at >= 4:
+            size, start = data[at + 1], at + 2
+            if size == _IN_TWO_BYTES:
+                size, start = data[at + 2] << 8 | data[at + 3], at + 4
+            elif size >= _IN_EIGHT_BYTES:
+                break
+            stop = start + size
+            if data[at] != TEXT_FRAME or stop > end:
+                break
+            if data.startswith(shapes.message, start):
+                self._came.append((now, data[at:stop]))
+                self._tally.count += 1
+            elif not data.startswith(shapes.nothing, start):
+                break
+            at = stop
+        return data[at:]
+
     def _take_apart(self, now: float, data: bytes) -> None:
         rest = self._rest
         rest += data
@@ -177,7 +225,8 @@ class Receiver:
         if mark is None:
             self.unknown += 1
             return
-        self._marks.append((now, mark))
+        self._came.append((now, mark))
+        self._tally.count += 1
         if self._leads:
             stream = self._stream
             stream.data += frame
@@ -186,8 +235,29 @@ class Receiver:
 
     def newest(self) -> list[tuple[float, Mark]]:
         """Return what came since this was asked for before, unless it only compares."""
-        told, self._told = self._told, len(self._marks)
-        return self._marks[told:]
+        told, self._told = self._told, len(self._came)
+        unknown = self.unknown
+        newest = list(self._marks(self._came[told:]))
+        self.unknown = unknown  # that is counted at the end
+        return newest
+
+    def take_apart_kept(self) -> None:
+        """Take apart what was kept; what is no message of the load is unknown."""
+        self._came = list(self._marks(self._came))
+
+    def _marks(self, came: Sequence[tuple[float, Mark | bytes]]) -> Iterator[tuple[float, Mark]]:
+        for now, each in came:
+            if isinstance(each, Mark):
+                yield now, each
+                continue
+            frame = next_frame(each, 0)
+            assert frame is not None
+            payload = self._payload(frame.opcode, frame.data)
+            mark = None if payload is None else mark_of(payload, self._size)
+            if mark is not None:
+                yield now, mark
+            elif payload is not None:
+                self.unknown += 1
 
     def arrivals(self) -> Iterator[tuple[float, Mark]]:
         """Return the messages that came, in order, each with its time."""
@@ -198,7 +268,7 @@ class Receiver:
             for mark in stream.marks[index:there]:
                 yield now, mark
             index = there
-        yield from self._marks
+        yield from self._marks(self._came)
 
 
 @dataclass(slots=True)

@@ -130,16 +130,14 @@ class _Leader:
         self._watcher = watcher
         self.end = begin + plan.duration
         """When the last message is due, in monotonic seconds."""
-        self._listeners = plan.listeners
-        self._publishers = plan.publishers
         self._progress: dict[int, Progress] = {}
 
     @property
     def published(self) -> dict[int, int]:
-        """How many messages each publisher sent, as far as is known."""
+        """How many messages each publisher sent; known once all processes have stopped."""
         found: dict[int, int] = {}
         for progress in self._progress.values():
-            found.update(progress.published)
+            found.update(progress.published or {})
         return found
 
     @property
@@ -189,7 +187,7 @@ class _Leader:
                 heard = _hear(pipe)
                 assert isinstance(heard, Progress)
                 self._progress[number] = heard
-                if heard.final:
+                if heard.published is not None:
                     break
 
     @property
@@ -204,11 +202,7 @@ class _Leader:
 
     @property
     def _expected(self) -> int:
-        published = self.published
-        return sum(
-            self._listeners[room] * sum(published.get(each, 0) for each in publishers)
-            for room, publishers in self._publishers.items()
-        )
+        return sum(progress.expected for progress in self._progress.values())
 
     def _hear_from(self, pipe: Pipe) -> None:
         heard = _hear(pipe)

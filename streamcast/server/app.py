@@ -12,6 +12,7 @@ from streamcast import log
 from streamcast.config import RelaySettings, ServerSettings, StreamSettings
 from streamcast.relay import Relay
 from streamcast.server import health
+from streamcast.server.collecting import collect_rarely
 from streamcast.server.context import Context
 from streamcast.server.draining import drain
 from streamcast.server.head import Head
@@ -82,6 +83,7 @@ async def serve_clients(
     try:
         _tell_statistics_on_signal(context)
         health.tell(context)
+        collect_rarely()
         listening = await begin(context, stop.set)
         log.info(
             "listening", url=listening.url, store=store.where, max_connections=context.capacity

@@ -14,8 +14,9 @@ from streamcast.message import MessageId, own_fields
 from streamcast.server.context import Context
 from streamcast.server.guard import end_for, guarded
 from streamcast.server.intake import OF_ONE, PIECE, PIECE_BRINGS, SLICE
+from streamcast.server.parser import Received
 from streamcast.server.target import Target
-from streamcast.server.websocket import Received, WebSocket
+from streamcast.server.websocket import WebSocket
 from streamcast.streams import Publication
 from streamcast.streams.interface import Outcome
 from streamcast.wire import (
@@ -183,7 +184,7 @@ class Connection(asyncio.BufferedProtocol):
         self._end(Close(Code.GOING_AWAY, "connection lost"))
         self._unread = b""
         self.writable = False
-        received = self.websocket.close_rcvd
+        received = self.websocket.close_received
         sent = self.websocket.close_sent
         log.debug(
             "connection closed",
@@ -215,7 +216,15 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take in a slice."""
-        self.received(bytes(self._context.intake.buffer[:nbytes]))
+        data = bytes(self._context.intake.buffer[:nbytes])
+        if nbytes <= PIECE and self.readable and self._context.intake.is_free(self):
+            # What nearly every message of a client is; guarded in place.
+            try:
+                self._feed(data)
+            except Exception as fault:  # noqa: BLE001 - as in guard
+                end_for(fault, self)
+        else:
+            self.received(data)
 
     @guarded
     def received(self, data: bytes) -> None:
@@ -390,7 +399,7 @@ class Connection(asyncio.BufferedProtocol):
         After a mistake of the peer its bytes may still be coming; closing over them would reset
         the connection and lose the close that says why. They are read, for nothing.
         """
-        if self.websocket.parser_exc is None or self._ended or not self._transport.can_write_eof():
+        if not self.websocket.is_broken or self._ended or not self._transport.can_write_eof():
             self._transport.close()
         else:
             self._transport.write_eof()

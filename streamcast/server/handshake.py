@@ -9,7 +9,7 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from streamcast.server.websocket import quiet
+from streamcast.server.parser import quiet
 from streamcast.wire import DIALECTS, MAX_MESSAGE_HEADER, PLAIN, Dialect
 
 VERSION = "13"

@@ -1,105 +1,137 @@
-"""The WebSocket protocol after the handshake (RFC 6455), by websockets' Sans-I/O protocol.
+"""The WebSocket protocol after the handshake (RFC 6455): what comes in, and how it ends.
 
-The law of this file: no I/O; bytes in, messages out. A message is whole, and text is UTF-8.
+The law of this file: whole, unfragmented, small frames are read here, since nearly all are such;
+for all else there is the library's parser, made where it is needed and dropped where it is idle
+again. So a connection that is open and quiet has no parser, nor its memory.
 """
 
-import logging
-from collections.abc import Iterator
-from typing import NamedTuple, cast
+from collections.abc import Sequence
 
-from websockets.frames import Frame, Opcode
-from websockets.protocol import OPEN, SERVER, Protocol
+from websockets.frames import Close as Said
 
-from streamcast.message import is_utf8
+from streamcast.server.parser import Parser, Received, whole
 from streamcast.wire import Close
-from streamcast.wire.close import Code
 
-MAX_EMPTY_FRAGMENTS = 100
-"""How many fragments without a byte a message may have; the limit of its bytes caps the others."""
-MAX_REASON = 123
-"""How many bytes the reason of a close has at most (RFC 6455 section 5.5)."""
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # no compiler where it was installed
+    from websockets.utils import apply_mask
 
-# The library tells every handshake and every close at info; we tell our own.
-quiet = logging.getLogger("streamcast.websockets")
-quiet.setLevel(logging.CRITICAL)
-
-
-class Received(NamedTuple):
-    """A message of the peer."""
-
-    data: bytes
-    text: bool
+SMALL = 4096
+"""How many bytes a frame has at most that is read here."""
+# The first byte of a frame that is not fragmented and has no extension.
+_TEXT, _BINARY, _PONG = 0x81, 0x82, 0x8A
+_MESSAGES = {_TEXT, _BINARY}
+_MASKED = 0x80
+_IN_TWO_BYTES = 126
+_SHORTEST = 6
+_LONGEST_CONTROL = 125
 
 
-class WebSocket(Protocol):
+class WebSocket:
     """An open connection; `max_frame`: the largest message in bytes, in however many fragments.
 
-    A protocol of its own takes a fifth of the memory of the one that did the handshake. `answered`
-    says that a pong has come, `talked` that anything else has; both are for others to clear.
+    `answered` says that a pong has come, `talked` that anything else has; both are for others to
+    clear.
     """
 
+    __slots__ = ("_limit", "_max_frame", "_parser", "_tail", "answered", "talked")
+
     def __init__(self, max_frame: int) -> None:
-        super().__init__(SERVER, state=OPEN, max_size=max_frame, logger=quiet)
+        self._max_frame = max_frame
+        self._limit = min(max_frame, SMALL)
+        self._parser: Parser | None = None
+        # The beginning of a small frame, while there is no parser.
+        self._tail = b""
         self.talked = True
         self.answered = False
-        self._fragments: bytearray | None = None
-        self._empty = 0
-        self._text = False
 
-    def receive(self, data: bytes) -> Iterator[Received | Close]:
+    # What comes
+
+    def receive(self, data: bytes) -> Sequence[Received | Close]:
         """Take in bytes; return the messages that they complete, or how to close."""
-        self.receive_data(data)
-        frames = self.events_received()
-        # Half a frame is a sign of life too.
-        self.talked |= not frames
-        for frame in frames:
-            received = self._take(cast("Frame", frame))
-            if received is not None:
-                yield received
+        received: list[Received | Close] = []
+        if self._parser is None:
+            if self._tail:
+                data, self._tail = self._tail + data, b""
+            data = self._read_small(data, received)
+            if not data:
+                return received
+        parser = self._with_parser()
+        received += parser.receive(data)
+        self.talked |= parser.talked
+        self.answered |= parser.answered
+        parser.talked = parser.answered = False
+        return received
 
-    def recv_frame(self, frame: Frame) -> None:
-        """Take in a frame. A close may come between two fragments (RFC 6455 section 5.4)."""
-        if frame.opcode is Opcode.CLOSE:
-            # So the message is never finished; the library would call that a mistake.
-            self.current_size = None
-        super().recv_frame(frame)
+    def _read_small(self, data: bytes, received: list[Received | Close]) -> bytes:
+        """Read small frames from the front; return what is for the parser, if anything."""
+        at, end = 0, len(data)
+        while end - at >= _SHORTEST:
+            head, size, start = data[at], data[at + 1] ^ _MASKED, at + _SHORTEST
+            if size == _IN_TWO_BYTES and end - at >= _SHORTEST + 2:
+                size, start = data[at + 2] << 8 | data[at + 3], start + 2
+            elif size >= _IN_TWO_BYTES:
+                break
+            stop = start + size
+            if size > self._limit:
+                break
+            if head in _MESSAGES:
+                self.talked = True
+                if stop > end:
+                    self._tail = data[at:]
+                    return b""
+                payload = apply_mask(data[start:stop], data[start - 4 : start])
+                received.append(whole(payload, text=head == _TEXT))
+            elif head == _PONG and size <= _LONGEST_CONTROL and stop <= end:
+                self.answered = True
+            else:
+                break
+            at = stop
+        return data[at:]
 
-    def _take(self, frame: Frame) -> Received | Close | None:
-        opcode = frame.opcode
-        if opcode is Opcode.PONG:
-            self.answered = True
-            return None
-        self.talked = True
-        if opcode is Opcode.CONT:
-            return self._go_on(frame)
-        if opcode is not Opcode.TEXT and opcode is not Opcode.BINARY:
-            return None
-        if frame.fin:
-            return _whole(bytes(frame.data), text=opcode is Opcode.TEXT)
-        self._fragments, self._empty = bytearray(frame.data), 0
-        self._text = opcode is Opcode.TEXT
-        return None
+    def receive_eof(self) -> None:
+        """Take in that nothing more comes."""
+        self._with_parser().receive_eof()
 
-    def _go_on(self, frame: Frame) -> Received | Close | None:
-        # The library lets no fragment through that nothing began.
-        assert self._fragments is not None
-        self._fragments += frame.data
-        if frame.fin:
-            message, self._fragments = bytes(self._fragments), None
-            return _whole(message, text=self._text)
-        self._empty += not frame.data
-        if self._empty > MAX_EMPTY_FRAGMENTS:
-            return Close(Code.POLICY, "a message of too many empty fragments")
-        return None
+    # What goes
 
     def close(self, how: Close) -> None:
         """Say why the connection ends, unless it has ended already."""
-        if self.state is OPEN:
-            reason = how.reason.encode()[:MAX_REASON].decode(errors="ignore")
-            self.send_close(how.code, reason)
+        self._with_parser().close(how)
 
+    def data_to_send(self) -> Sequence[bytes]:
+        """Return what the protocol itself has to say; an empty item ends the connection."""
+        parser = self._parser
+        if parser is None:
+            return ()
+        data = parser.data_to_send()
+        if parser.is_idle:
+            self._parser = None
+        return data
 
-def _whole(data: bytes, *, text: bool) -> Received | Close:
-    if text and not is_utf8(data):
-        return Close(Code.BAD_DATA, "text that is not UTF-8")
-    return Received(data, text)
+    def _with_parser(self) -> Parser:
+        """Return the parser, which has taken in all that came."""
+        if self._parser is None:
+            self._parser = Parser(self._max_frame)
+            tail, self._tail = self._tail, b""
+            # Less than a frame: it makes no message.
+            self._parser.receive_data(tail)
+        return self._parser
+
+    # How it ended
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the peer made a mistake, behind which its bytes mean nothing."""
+        return self._parser is not None and self._parser.parser_exc is not None
+
+    @property
+    def close_received(self) -> Said | None:
+        """The peer's close."""
+        return None if self._parser is None else self._parser.close_rcvd
+
+    @property
+    def close_sent(self) -> Said | None:
+        """Ours."""
+        return None if self._parser is None else self._parser.close_sent

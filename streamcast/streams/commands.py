@@ -51,7 +51,7 @@ def backwards(key: bytes, end: MessageId, count: int, *, asking: bool) -> Comman
 def _read(key: bytes, read: Read) -> Command:
     if read.kind is Kind.RESOLVE:
         return Command(pack("XINFO", "STREAM", key), 0)
-    entries = pack("XRANGE", key, str(read.start), "+", "COUNT", read.count)
+    entries = pack("XRANGE", key, str(read.start), "+", "COUNT", read.limit)
     if read.kind is Kind.RANGE:
         return Command(entries, 0)
     return Command(_MULTI + pack("XINFO", "STREAM", key) + entries + _EXEC, 3)
@@ -69,12 +69,12 @@ def understood(read: Read, raw: Any, max_message: int) -> Reply:
     if isinstance(raw, hiredis.ReplyError):
         raise raw
     if read.kind is Kind.RANGE:
-        return Reply(messages(raw, max_message), complete=len(raw) < read.count)
+        return Reply(messages(raw, max_message), complete=len(raw) < read.limit)
     info, exists = _info(raw[0])
     if isinstance(raw[1], hiredis.ReplyError):
         raise raw[1]
     entries = messages(raw[1], max_message)
-    return Reply(entries, complete=len(entries) < read.count, info=info, exists=exists)
+    return Reply(entries, complete=len(entries) < read.limit, info=info, exists=exists)
 
 
 def messages(raw: Sequence[tuple[bytes, list[bytes]]], max_message: int) -> list[Message]:

@@ -1,6 +1,7 @@
 """What a client asks for, whatever dialect it speaks."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from streamcast.errors import RequestError
 from streamcast.message import MessageId
@@ -29,8 +30,7 @@ class Start:
 NOW = Start()
 
 
-@dataclass(frozen=True, slots=True)
-class Join:
+class Join(NamedTuple):
     """Join a room; a second join re-positions."""
 
     room: str
@@ -38,16 +38,14 @@ class Join:
     ref: Ref = None
 
 
-@dataclass(frozen=True, slots=True)
-class Leave:
+class Leave(NamedTuple):
     """Leave a room."""
 
     room: str
     ref: Ref = None
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(NamedTuple):
     """Store `data` in a room's stream. `key` makes a retry within 2 minutes store once."""
 
     room: str
@@ -58,15 +56,13 @@ class Publish:
     meta: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(NamedTuple):
     """Answer with a pong."""
 
     ref: Ref = None
 
 
-@dataclass(frozen=True, slots=True)
-class Invalid:
+class Invalid(NamedTuple):
     """A frame that asks for nothing that can be done.
 
     `malformed`: it was not a request at all.
