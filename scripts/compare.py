@@ -66,7 +66,7 @@ class SocketIo:
             return _event("join", room) if listens else _event("hello")
         return b""
 
-    def publish(self, room: str, payload: bytes) -> bytes:
+    def publish(self, room: str, payload: bytes, key: str | None = None) -> bytes:
         return _event("publish", room, payload.decode())
 
     def payload(self, opcode: int, data: bytes) -> bytes | None:

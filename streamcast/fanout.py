@@ -64,13 +64,14 @@ class FanOut:
     def _hand_out(self, owner: HandsOut) -> int:
         """Hand out a slice. A fault in one room must not end the turns of all others."""
         try:
-            visited = owner.room.hand_out(SLICE)
+            room = owner.room
+            visited = room.hand_out(SLICE)
             owner.handed_out()
         except Exception as fault:  # noqa: BLE001 - the boundary between one room and all others
             log.error("fault", where="fan-out", fault=repr(fault), exc_info=True)
             owner.broken()
             return SLICE
-        if owner.room.has_news and not owner.queued:
+        if room.has_news and not owner.queued:
             owner.queued = True
             self._queue.append(owner)
         return visited

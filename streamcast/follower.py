@@ -88,8 +88,9 @@ class OpenRoom:
         if not self._room.has_room:
             self._held = True
             return None
-        self._sent += self._asked
-        self._asked = []
+        if self._asked:
+            self._sent += self._asked
+            self._asked = []
         return self._room.next_read(announced=announced)
 
     def received(self, read: Read, reply: Reply) -> bool:
@@ -100,7 +101,7 @@ class OpenRoom:
             self._relay.opened(self)
             return False
         more = self._room.received(read, reply)
-        if not more:
+        if not more and self._sent:
             end = self._room.window.end
             self._answered += [(end, waiter) for waiter in self._sent]
             self._sent = []

@@ -138,9 +138,14 @@ class Room:
     def measure(self, entries: Sequence[Message]) -> None:
         """Follow the size of entries, so that a page of them has about PAGE_BYTES."""
         if entries:
-            size = sum(entry.size for entry in entries) // len(entries)
-            before = size if self._entry_size is None else self._entry_size
-            self._entry_size = max(size, (3 * before + size) // 4)
+            size = 0
+            for entry in entries:
+                size += entry.size
+            size //= len(entries)
+            before = self._entry_size
+            if size != before:
+                before = size if before is None else before
+                self._entry_size = max(size, (3 * before + size) // 4)
 
     @property
     def count(self) -> int:
@@ -180,16 +185,21 @@ class Room:
         start, end = now.start, now.end
         members = now.members[now.next : now.next + limit]
         written = 0
+        dialect: Dialect | None = None
+        data, close = b"", None
         for cursor in members:
             sink = cursor.sink
             if cursor.mark is start and sink.writable:
                 cursor.mark = end
-                batch = now.batch(self.name, sink.dialect)
-                if batch.data:
-                    sink.write(batch.data)
+                if sink.dialect is not dialect:
+                    # Once for all who speak it, but for where they take turns.
+                    dialect = sink.dialect
+                    data, close = now.batch(self.name, dialect)
+                if data:
+                    sink.write(data)
                     written += 1
-                if batch.close is not None:
-                    sink.close(batch.close)
+                if close is not None:
+                    sink.close(close)
         self.delivered += written * len(now.items)
         now.next += limit
         if now.next >= len(now.members):

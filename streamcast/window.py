@@ -44,8 +44,9 @@ class Window:
     def append(self, items: Sequence[Item]) -> None:
         """Add newer items."""
         self.items += items
-        self.size += sum(map(_weight, items))
-        self.gaps += sum(isinstance(item, Gap) for item in items)
+        for item in items:
+            self.size += _weight(item)
+            self.gaps += isinstance(item, Gap)
 
     def prepend(self, entries: Sequence[Message], floor: MessageId, *, whole: bool) -> None:
         """Add older entries, in order, and move the floor down to before them."""

@@ -39,8 +39,8 @@ class Dialect(Protocol):
     def join(self, room: str) -> bytes:
         """Return what to send to be in a room; nothing, if the path says it."""
 
-    def publish(self, room: str, payload: bytes) -> bytes:
-        """Return the frame that publishes."""
+    def publish(self, room: str, payload: bytes, key: str | None = None) -> bytes:
+        """Return the frame that publishes. Raises ValueError for a key, if there are none."""
 
     def payload(self, opcode: int, data: bytes) -> bytes | None:
         """Return the payload in a frame; None where it is no message."""
@@ -78,8 +78,10 @@ class PlainDialect:
         """Nothing."""
         return b""
 
-    def publish(self, room: str, payload: bytes) -> bytes:
+    def publish(self, room: str, payload: bytes, key: str | None = None) -> bytes:
         """Return the payload in a frame."""
+        if key is not None:
+            raise ValueError("plain frames have no keys")
         return client_frame(TEXT, payload)
 
     def payload(self, opcode: int, data: bytes) -> bytes | None:
@@ -119,11 +121,12 @@ class JsonDialect:
         """Return a join."""
         return _object(type="join", room=room)
 
-    def publish(self, room: str, payload: bytes) -> bytes:
+    def publish(self, room: str, payload: bytes, key: str | None = None) -> bytes:
         """Return a publish."""
-        # What a load publishes needs no escapes.
+        # What a load publishes needs no escapes, nor do its keys.
         head = b'{"type":"publish","room":%b,"data":"' % _quoted(room)
-        return client_frame(TEXT, head + payload + b'"}')
+        end = b'"}' if key is None else b'","key":"%b"}' % key.encode()
+        return client_frame(TEXT, head + payload + end)
 
     def payload(self, opcode: int, data: bytes) -> bytes | None:
         """Return a message's data."""

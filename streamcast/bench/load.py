@@ -6,8 +6,10 @@ judged afterwards; what a publisher could not send in time is sent late, and its
 
 import gc
 import heapq
+import os
 import resource
 import selectors
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -31,8 +33,12 @@ LONGEST_WAIT = 0.05
 TELL_EVERY = 0.25
 """Seconds between two reports of how far it is."""
 SIGN_EVERY = 5.0
-"""Seconds between two signs of life of a connection."""
+"""Seconds between two signs of life of a connection that does not publish."""
+SIGNS_AT_ONCE = 0.1
+"""Seconds for which signs are given at once: all of them together would be a load of their own."""
 JOIN_PATIENCE = 20.0
+STALLED = 4096
+"""Bytes that the kernel keeps for a member that does not read."""
 MOST_LEADERS = 8
 """Of so many rooms the first listener is read before the others."""
 SAMPLED = 20
@@ -114,16 +120,17 @@ def run(pipe: Pipe, plan: Plan, members: tuple[Member, ...]) -> None:
 class Peer:
     """A member's connection. `sent`: how many of its messages were.
 
-    `last_id`: that of the last message that came. `is_cut`: it lost its connection on purpose.
-    `back_at`: when it was in its room again, in monotonic seconds.
+    `joins_left`: how many rooms it is not in yet. `last_id`: that of the last message that came.
+    `is_cut`: it lost its connection on purpose. `back_at`: when it was in its room again, in
+    monotonic seconds.
     """
 
     __slots__ = (
         "back_at",
         "connection",
         "is_cut",
-        "is_in",
         "is_open",
+        "joins_left",
         "last_id",
         "member",
         "receiver",
@@ -136,7 +143,7 @@ class Peer:
         self.connection = connection
         self.receiver: Receiver | None = None
         self.rest = bytearray(connection.begun)
-        self.is_in = False
+        self.joins_left = 0
         self.is_open = True
         self.sent = 0
         self.last_id = "0-0"
@@ -164,6 +171,8 @@ class Load:
         self._listeners = plan.listeners
         self._expected = 0
         self._is_told = False
+        # So that keys of another run are not ours.
+        self._run = os.urandom(4).hex()
 
     def close(self) -> None:
         """Cut all connections."""
@@ -183,11 +192,12 @@ class Load:
         connections = open_all(self._plan.address, paths, dialect.subprotocol)
         for member, connection in zip(self._members, connections, strict=True):
             peer = Peer(member, connection)
-            peer.is_in = not (member.listens or dialect.all_join)
+            peer.joins_left = len(member.rooms) or int(dialect.all_join)
             self._peers.append(peer)
             self._selector.register(connection.sock, selectors.EVENT_READ, peer)
-            if member.listens and (join := dialect.join(member.room)):
-                self._send(peer, join)
+            for room in member.rooms:
+                if join := dialect.join(room):
+                    self._send(peer, join)
             self._take_before(peer)  # what came with the handshake
         self._wait_until_in()
         return time.monotonic() - began
@@ -195,7 +205,7 @@ class Load:
     def _wait_until_in(self) -> None:
         end = time.monotonic() + JOIN_PATIENCE
         ask_at = 0.0
-        while missing := [peer for peer in self._peers if not peer.is_in]:
+        while missing := [peer for peer in self._peers if peer.joins_left]:
             now = time.monotonic()
             if self._result.disconnected:
                 raise Unreachable(f"The server closed a connection at once{self._said}.")
@@ -245,7 +255,7 @@ class Load:
             self._said = f": {code} {reason}".rstrip()
             self._lost(peer)
         elif self._dialect.payload(opcode, data) == READY:
-            peer.is_in = True
+            peer.joins_left = 0
         else:
             member = peer.member
             answer = self._dialect.answer(member.room, opcode, data, listens=member.listens)
@@ -254,7 +264,7 @@ class Load:
             said = self._dialect.said(opcode, data)
             self._result.refused += said is Said.REFUSED
             if said is Said.JOINED:
-                peer.is_in = True
+                peer.joins_left -= peer.joins_left > 0
                 if peer.is_cut:
                     peer.back_at = time.monotonic()
 
@@ -286,6 +296,7 @@ class Load:
         while (wait := begin - time.monotonic()) > 0:
             self._serve(wait)
         used, received, tell_at, sign_at = _cpu(), 0, begin + TELL_EVERY, begin
+        listeners = [peer for peer in self._peers if peer.member.schedule is None]
         cut_at = None if self._plan.cut_at is None else begin + self._plan.cut_at
         publishers = self._plan.publishers
         while True:
@@ -306,8 +317,8 @@ class Load:
                     received = progress.received
                     self._result.cpu, self._result.wall = _cpu() - used, now - begin
             if now >= sign_at and publishers:
-                sign_at = now + SIGN_EVERY
-                self._give_signs()
+                sign_at = now + SIGNS_AT_ONCE
+                self._give_signs(listeners)
             self._publish(due, begin, now)
             wait = min(tell_at, due[0][0] if due else tell_at) - time.monotonic()
             self._serve(max(0.0, min(wait, LONGEST_WAIT)))
@@ -323,9 +334,14 @@ class Load:
         streams: dict[str, Stream] = {}
         for peer in self._peers:
             member = peer.member
+            if member.stalls:
+                self._selector.unregister(peer.connection.sock)
+                # The kernel is to take little for it, so that it stalls soon.
+                peer.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, STALLED)
+                continue
             if not member.listens:
                 continue
-            mere = member.schedule is None
+            mere = member.schedule is None and not member.more
             leads = mere and member.room not in streams
             if leads and len(self._leaders) < MOST_LEADERS:
                 self._leaders.append(peer)
@@ -385,9 +401,9 @@ class Load:
             if not peer.is_open:
                 heapq.heappop(due)
                 continue
-            frame = self._dialect.publish(
-                peer.member.room, payload(schedule.mark(peer.sent), self._plan.size)
-            )
+            mark = schedule.mark(peer.sent)
+            key = f"{self._run}-{number}-{peer.sent}" if self._plan.keyed else None
+            frame = self._dialect.publish(peer.member.room, payload(mark, self._plan.size), key)
             peer.sent += 1
             self._expected += self._listeners[peer.member.room]
             if peer.sent < schedule.count:
@@ -406,9 +422,14 @@ class Load:
             both = selectors.EVENT_READ | selectors.EVENT_WRITE
             self._selector.modify(peer.connection.sock, both, peer)
 
-    def _give_signs(self) -> None:
-        """Spare those that compare a ping between the messages; where there are none, answer it."""
-        for peer in self._peers:
+    def _give_signs(self, listeners: list[Peer]) -> None:
+        """Spare those that compare a ping between the messages; where there are none, answer it.
+
+        Those whose turn it is go to the end of the list.
+        """
+        share = listeners[: ceil(len(listeners) * SIGNS_AT_ONCE / SIGN_EVERY)]
+        listeners[:] = listeners[len(share) :] + share
+        for peer in share:
             if peer.is_open and not peer.connection.is_behind:
                 with suppress(OSError):
                     peer.connection.give_sign()
@@ -487,13 +508,13 @@ class Load:
                 continue
             peer.receiver.give_up_comparing()
             peer.receiver.take_apart_kept()
-            room = publishers.get(peer.member.room, [])
-            index = {publisher: number for number, publisher in enumerate(room)}
+            heard = [each for room in peer.member.rooms for each in publishers.get(room, ())]
+            index = {publisher: number for number, publisher in enumerate(heard)}
             judgement = judge(
-                peer.receiver.arrivals(), [published[each] for each in room], index, begin
+                peer.receiver.arrivals(), [published[each] for each in heard], index, begin
             )
             judgement.faults.unknown += peer.receiver.unknown
-            self._count(judgement)
+            self._count(judgement, measured=peer.member.counts)
             if peer.back_at is not None:
                 missed = (peer.back_at - begin) * 1e6
                 came = (now for now, mark in peer.receiver.arrivals() if mark.due < missed)
@@ -502,25 +523,27 @@ class Load:
                 result.behind += 1
         return result
 
-    def _count(self, judgement: Judgement) -> None:
+    def _count(self, judgement: Judgement, *, measured: bool) -> None:
         """Add one member's; what was due while the server warmed up is not measured."""
         result, warm = self._result, self._plan.warmup
         result.faults.add(judgement.faults)
-        measured = []
+        if not measured:
+            return
+        latencies = []
         for mark, latency in judgement.latencies:
             due = mark.due / 1e6
             result.latest = max(result.latest, due + latency)
             if due < warm:
                 continue
-            measured.append(latency)
+            latencies.append(latency)
             second = int(due)
             result.latencies.setdefault(second, Histogram()).add(latency)
             key = (mark.publisher, mark.number)
             count, last = result.last.get(key, (0, 0.0))
             result.last[key] = (count + 1, max(last, latency))
-        if measured:
-            measured.sort()
-            result.worst = max(result.worst, measured[ceil(len(measured) * 0.99) - 1])
+        if latencies:
+            latencies.sort()
+            result.worst = max(result.worst, latencies[ceil(len(latencies) * 0.99) - 1])
 
 
 def _cpu() -> float:

@@ -11,11 +11,23 @@ from streamcast.bench.sockets import Address
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A connection: it hears its room, publishes there, or both."""
+    """A connection: it hears its room, publishes there, or both.
+
+    `more`: further rooms that it hears. `counts`: how late it gets its messages is measured.
+    `stalls`: it is in its rooms and reads nothing.
+    """
 
     room: str
     listens: bool
     schedule: Schedule | None = None
+    more: tuple[str, ...] = ()
+    counts: bool = True
+    stalls: bool = False
+
+    @property
+    def rooms(self) -> tuple[str, ...]:
+        """The rooms that it hears."""
+        return (self.room, *self.more) if self.listens else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,8 @@ class Plan:
     members: tuple[Member, ...]
     cut_at: float | None = None
     """When all who only listen lose their connections, and come back; None: never."""
+    keyed: bool = False
+    """Whether each message has a key of its own, so that it can be sent again."""
 
     @property
     def publishers(self) -> dict[str, list[int]]:
@@ -45,10 +59,11 @@ class Plan:
 
     @property
     def listeners(self) -> dict[str, int]:
-        """How many hear each room."""
-        found: dict[str, int] = {}
+        """How many hear each room, and read."""
+        found: dict[str, int] = {member.room: 0 for member in self.members}
         for member in self.members:
-            found[member.room] = found.get(member.room, 0) + member.listens
+            for room in () if member.stalls else member.rooms:
+                found[room] = found.get(room, 0) + 1
         return found
 
     def shares(self, processes: int) -> list[tuple[Member, ...]]:

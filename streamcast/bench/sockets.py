@@ -6,8 +6,9 @@ The law of this file: a connection sends what the kernel takes and keeps the res
 import base64
 import os
 import socket
+from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from streamcast.bench.frames import PONG, client_frame
 from streamcast.errors import Unreachable, reason_of
@@ -87,42 +88,59 @@ def open_all(
     address: Address, paths: Sequence[str], subprotocol: str | None
 ) -> Iterator[Connection]:
     """Connect to each path, in order. Raises Unreachable."""
-    for first in range(0, len(paths), GROUP):
-        group = paths[first : first + GROUP]
-        socks: list[socket.socket] = []
-        try:
-            # One by one, so that those that are open are known when one can't be had.
-            socks.extend(_ask(address, path, subprotocol) for path in group)
-            opened = [_answered(address, sock) for sock in socks]
-        except OSError as error:
-            for sock in socks:
-                sock.close()
-            where = f"{address.host}:{address.port}"
-            raise Unreachable(f"{where} can't be reached: {reason_of(error)}.") from error
-        yield from opened
+    asked: deque[socket.socket] = deque()
+    try:
+        # It is resolved once: that takes longer than a handshake.
+        family, _, _, _, where = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+        for path in paths:
+            asked.append(_connected(family, where))
+            asked[-1].sendall(_request(address, path, subprotocol))
+            if len(asked) == GROUP:
+                yield _answered(address, asked.popleft())
+        while asked:
+            yield _answered(address, asked.popleft())
+    except OSError as error:
+        place = f"{address.host}:{address.port}"
+        raise Unreachable(f"{place} can't be reached: {reason_of(error)}.") from error
+    finally:
+        for sock in asked:
+            sock.close()
 
 
-def _ask(address: Address, path: str, subprotocol: str | None) -> socket.socket:
-    sock = socket.create_connection(address, PATIENCE)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def _connected(family: int, where: Any) -> socket.socket:
+    sock = socket.socket(family)
+    try:
+        sock.settimeout(PATIENCE)
+        sock.connect(where)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _request(address: Address, path: str, subprotocol: str | None) -> bytes:
     key = base64.b64encode(os.urandom(16)).decode()
     offer = "" if subprotocol is None else f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
     host = f"[{address.host}]" if ":" in address.host else address.host
-    sock.sendall(
+    return (
         f"GET {path} HTTP/1.1\r\nHost: {host}:{address.port}\r\nUpgrade: websocket\r\n"
         f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n"
-        f"{offer}{_BROWSER}\r\n".encode()
-    )
-    return sock
+        f"{offer}{_BROWSER}\r\n"
+    ).encode()
 
 
 def _answered(address: Address, sock: socket.socket) -> Connection:
     data = b""
-    while b"\r\n\r\n" not in data:
-        chunk = sock.recv(CHUNK)
-        if not chunk:
-            raise ConnectionResetError(f"it closed after {data[:100]!r}")
-        data += chunk
+    try:
+        while b"\r\n\r\n" not in data:
+            chunk = sock.recv(CHUNK)
+            if not chunk:
+                raise ConnectionResetError(f"it closed after {data[:100]!r}")
+            data += chunk
+    except OSError:
+        sock.close()
+        raise
     head, _, begun = data.partition(b"\r\n\r\n")
     status = head.split(b"\r\n", 1)[0].decode(errors="replace")
     if " 101 " not in f"{status} ":

@@ -13,7 +13,7 @@ from streamcast.errors import CodedError, TooManyRooms
 from streamcast.message import MessageId, own_fields
 from streamcast.server.context import Context
 from streamcast.server.guard import end_for, guarded
-from streamcast.server.intake import OF_ONE, PIECE, PIECE_BRINGS, SLICE
+from streamcast.server.intake import MOST_PUBLISHING, PIECE, SLICE
 from streamcast.server.parser import Received
 from streamcast.server.target import Target
 from streamcast.server.websocket import WebSocket
@@ -28,7 +28,6 @@ from streamcast.wire import (
     Ping,
     Publish,
     Reply,
-    Request,
     frames,
 )
 from streamcast.wire.close import Code
@@ -252,14 +251,16 @@ class Connection(asyncio.BufferedProtocol):
 
     def _feed(self, data: bytes) -> None:
         """Take in bytes."""
-        for received in self.websocket.receive(data):
+        websocket = self.websocket
+        for received in websocket.receive(data):
             if self._closing is not None:
                 break
             if isinstance(received, Close):
                 self.close(received)
             else:
                 self._message(received)
-        self._write_out()
+        if websocket.parser is not None:
+            self._write_out()
 
     @guarded
     def eof_received(self) -> bool:
@@ -271,14 +272,18 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def _message(self, message: Received) -> None:
+        data, text = message
         limit = self._context.messages.max_message
-        self._handle(self.dialect.decode(message.data, limit, self._room, text=message.text))
+        request = self.dialect.decode(data, limit, self._room, text=text)
+        if isinstance(request, Publish):
+            self._malformed = 0
+            self._publish(request)
+        else:
+            self._handle(request)
 
-    def _handle(self, request: Request) -> None:
+    def _handle(self, request: Join | Leave | Ping | Invalid) -> None:
         self._malformed = self._malformed + 1 if _is_malformed(request) else 0
         match request:
-            case Publish():
-                self._publish(request)
             case Join():
                 self._join(request)
             case Leave():
@@ -338,7 +343,7 @@ class Connection(asyncio.BufferedProtocol):
             publish.room, fields, self, self._published, key=publish.key, ref=publish.ref
         )
         self._context.intake.began(self, publication.size)
-        if not self.readable:
+        if self.publishing >= MOST_PUBLISHING:
             self._update_reading()
         cursor = self._cursors.get(publish.room)
         if cursor is not None and cursor.mark is None:
@@ -448,7 +453,7 @@ class Connection(asyncio.BufferedProtocol):
             return True
         if not self.writable or self._finishing is not None:
             return False
-        return self.publishing < OF_ONE - PIECE_BRINGS
+        return self.publishing < MOST_PUBLISHING
 
     def _update_reading(self) -> None:
         """Read on, or when it is this client's turn, where that is due."""
@@ -464,7 +469,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.pause_reading()
 
 
-def _is_malformed(request: Request) -> bool:
+def _is_malformed(request: Join | Leave | Ping | Invalid) -> bool:
     return isinstance(request, Invalid) and request.malformed
 
 

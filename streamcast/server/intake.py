@@ -26,6 +26,10 @@ PIECE = 1024
 PIECE_BRINGS = 160 * 1024
 """What a piece adds at most: empty frames of 6 bytes that cost 500 each, and a large one's end."""
 
+MOST_PUBLISHING = OF_ONE - PIECE_BRINGS
+"""With so many bytes under way, a client is not read from."""
+_MOST_OF_ALL = OF_ALL - PIECE_BRINGS
+
 
 class Reads(Protocol):
     """A client, as one who is read from; `queued` and `last_published` are the intake's marks."""
@@ -64,11 +68,11 @@ class Intake:
 
     def has_room(self, client: Reads) -> bool:
         """Whether what a client publishes may be taken; one that is closing publishes nothing."""
-        return client.is_closing or self.publishing < OF_ALL - PIECE_BRINGS
+        return self.publishing < _MOST_OF_ALL or client.is_closing
 
     def is_free(self, client: Reads) -> bool:
         """Whether a client may be read out of turn: nobody waits, and there is room."""
-        return not self._queue and self.has_room(client)
+        return not self._queue and (self.publishing < _MOST_OF_ALL or client.is_closing)
 
     def add(self, client: Reads) -> None:
         """Read a client when it is its turn."""

@@ -31,16 +31,16 @@ _LONGEST_CONTROL = 125
 class WebSocket:
     """An open connection; `max_frame`: the largest message in bytes, in however many fragments.
 
-    `answered` says that a pong has come, `talked` that anything else has; both are for others to
-    clear.
+    `parser`: the library's, while there is one. `answered` says that a pong has come, `talked` that
+    anything else has; both are for others to clear.
     """
 
-    __slots__ = ("_limit", "_max_frame", "_parser", "_tail", "answered", "talked")
+    __slots__ = ("_limit", "_max_frame", "_tail", "answered", "parser", "talked")
 
     def __init__(self, max_frame: int) -> None:
         self._max_frame = max_frame
         self._limit = min(max_frame, SMALL)
-        self._parser: Parser | None = None
+        self.parser: Parser | None = None
         # The beginning of a small frame, while there is no parser.
         self._tail = b""
         self.talked = True
@@ -51,7 +51,7 @@ class WebSocket:
     def receive(self, data: bytes) -> Sequence[Received | Close]:
         """Take in bytes; return the messages that they complete, or how to close."""
         received: list[Received | Close] = []
-        if self._parser is None:
+        if self.parser is None:
             if self._tail:
                 data, self._tail = self._tail + data, b""
             data = self._read_small(data, received)
@@ -102,36 +102,36 @@ class WebSocket:
 
     def data_to_send(self) -> Sequence[bytes]:
         """Return what the protocol itself has to say; an empty item ends the connection."""
-        parser = self._parser
+        parser = self.parser
         if parser is None:
             return ()
         data = parser.data_to_send()
         if parser.is_idle:
-            self._parser = None
+            self.parser = None
         return data
 
     def _with_parser(self) -> Parser:
         """Return the parser, which has taken in all that came."""
-        if self._parser is None:
-            self._parser = Parser(self._max_frame)
+        if self.parser is None:
+            self.parser = Parser(self._max_frame)
             tail, self._tail = self._tail, b""
             # Less than a frame: it makes no message.
-            self._parser.receive_data(tail)
-        return self._parser
+            self.parser.receive_data(tail)
+        return self.parser
 
     # How it ended
 
     @property
     def is_broken(self) -> bool:
         """Whether the peer made a mistake, behind which its bytes mean nothing."""
-        return self._parser is not None and self._parser.parser_exc is not None
+        return self.parser is not None and self.parser.parser_exc is not None
 
     @property
     def close_received(self) -> Said | None:
         """The peer's close."""
-        return None if self._parser is None else self._parser.close_rcvd
+        return None if self.parser is None else self.parser.close_rcvd
 
     @property
     def close_sent(self) -> Said | None:
         """Ours."""
-        return None if self._parser is None else self._parser.close_sent
+        return None if self.parser is None else self.parser.close_sent

@@ -207,7 +207,7 @@ class Cluster:
             if self._slots[slot_of(key)] is node:
                 self._has_come(key)
         for node in self.all():
-            for key in node.reader.followed_keys():
+            for key in list(node.reader.followed):
                 self._move(key, node)
         return [node for node in self._nodes.values() if node not in before]
 
@@ -249,7 +249,7 @@ class Cluster:
         leaving = frozenset(chain.from_iterable(view.leaving for view in views))
         if leaving:
             for node in self.all():
-                for key in node.reader.followed_keys():
+                for key in list(node.reader.followed):
                     if slot_of(key) in leaving:
                         node.reader.mark(key)
 

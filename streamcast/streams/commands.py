@@ -39,26 +39,32 @@ class Command(NamedTuple):
 
 def forwards(key: bytes, read: Read, *, asking: bool) -> Command:
     """Return the command of a read. `asking`: the key's slot is still on its way to the node."""
-    return _asked(_read(key, read), asking=asking)
+    if read.kind is Kind.RANGE:
+        command = Command(_range(key, read), 0)
+    elif read.kind is Kind.RESOLVE:
+        command = Command(_info_of(key), 0)
+    else:
+        command = Command(_MULTI + _info_of(key) + _range(key, read) + _EXEC, 3)
+    return _asked(command) if asking else command
 
 
 def backwards(key: bytes, end: MessageId, count: int, *, asking: bool) -> Command:
     """Return the command that reads `count` entries from `end` down."""
     command = Command(pack("XREVRANGE", key, str(end), "-", "COUNT", count), 0)
-    return _asked(command, asking=asking)
+    return _asked(command) if asking else command
 
 
-def _read(key: bytes, read: Read) -> Command:
-    if read.kind is Kind.RESOLVE:
-        return Command(pack("XINFO", "STREAM", key), 0)
-    entries = pack("XRANGE", key, str(read.start), "+", "COUNT", read.limit)
-    if read.kind is Kind.RANGE:
-        return Command(entries, 0)
-    return Command(_MULTI + pack("XINFO", "STREAM", key) + entries + _EXEC, 3)
+def _range(key: bytes, read: Read) -> bytes:
+    ms, seq = read.start
+    return pack("XRANGE", key, f"{ms}-{seq}", "+", "COUNT", read.limit)
 
 
-def _asked(command: Command, *, asking: bool) -> Command:
-    return Command(ASKING + command.packed, command.before + 1) if asking else command
+def _info_of(key: bytes) -> bytes:
+    return pack("XINFO", "STREAM", key)
+
+
+def _asked(command: Command) -> Command:
+    return Command(ASKING + command.packed, command.before + 1)
 
 
 def understood(read: Read, raw: Any, max_message: int) -> Reply:
@@ -69,7 +75,7 @@ def understood(read: Read, raw: Any, max_message: int) -> Reply:
     if isinstance(raw, hiredis.ReplyError):
         raise raw
     if read.kind is Kind.RANGE:
-        return Reply(messages(raw, max_message), complete=len(raw) < read.limit)
+        return Reply(messages(raw, max_message), len(raw) < read.limit)
     info, exists = _info(raw[0])
     if isinstance(raw[1], hiredis.ReplyError):
         raise raw[1]
@@ -79,7 +85,8 @@ def understood(read: Read, raw: Any, max_message: int) -> Reply:
 
 def messages(raw: Sequence[tuple[bytes, list[bytes]]], max_message: int) -> list[Message]:
     """Return entries as messages."""
-    return [Message(_id(id_), fields, max_message) for id_, fields in raw]
+    read = MessageId.trusted
+    return [Message(read(id_), fields, max_message) for id_, fields in raw]
 
 
 def is_wrong_type(error: hiredis.ReplyError) -> bool:
@@ -102,19 +109,14 @@ def _info(raw: Any) -> tuple[StreamInfo, bool]:
         if str(raw).startswith("ERR no such key"):
             return StreamInfo(), False
         raise raw
-    last = _id(raw[b"last-generated-id"])
+    last = MessageId.trusted(raw[b"last-generated-id"])
     newest = raw[b"last-entry"]
-    kept = newest is not None and _id(newest[0]) == last
+    kept = newest is not None and MessageId.trusted(newest[0]) == last
     info = StreamInfo(
         length=raw[b"length"],
         last=last,
         added=raw[b"entries-added"],
-        first=_id(raw[b"recorded-first-entry-id"]) if raw[b"length"] else ZERO,
+        first=MessageId.trusted(raw[b"recorded-first-entry-id"]) if raw[b"length"] else ZERO,
         last_fingerprint=hash(tuple(newest[1])) if kept else None,
     )
     return info, True
-
-
-def _id(raw: bytes) -> MessageId:
-    ms, _, seq = raw.partition(b"-")
-    return MessageId(int(ms), int(seq))

@@ -74,7 +74,11 @@ class Lane(asyncio.Protocol):
 
     def call(self, command: bytes, callback: Callback | None) -> None:
         """Send a command with the others of this turn."""
-        self.calls(command, (callback,))
+        if self._transport is None or not self._unsent:
+            self.calls(command, (callback,))
+        else:
+            self._unsent.append(command)
+            self._unsent_callbacks.append(callback)
 
     def calls(self, commands: bytes, callbacks: Sequence[Callback | None]) -> None:
         """Send several commands, packed one behind the other, with a callback for each."""

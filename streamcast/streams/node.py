@@ -80,7 +80,7 @@ class Node:
         self.where = where
         self.reader = Reader(max_message, self._read_refused)
         self.writer = Writer(
-            settings, self.reader.__contains__, self.demoted, self._publication_refused
+            settings, self.reader.followed, self.demoted, self._publication_refused
         )
         self._notifier: Notifier = Tracking(self.reader)
         self._reading = self._link("read", self.reader.connected, self.reader.disconnected)

@@ -66,6 +66,7 @@ class Reader:
         self._max_message = max_message
         self._redirected = redirected
         self._followed: dict[bytes, Followed] = {}
+        self.followed = self._followed.keys()
         # Those that wait for their first answer.
         self._opening: dict[bytes, Followed] = {}
         self._marked: dict[bytes, bool] = {}
@@ -90,10 +91,6 @@ class Reader:
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._followed
-
-    def followed_keys(self) -> list[bytes]:
-        """Return the keys that are followed."""
-        return list(self._followed)
 
     def follow(
         self, key: bytes, follower: Follower, *, asking: bool = False, opening: bool = True
@@ -170,7 +167,11 @@ class Reader:
                 continue
             read = followed.follower.next_read(announced=announced)
             if read is not None:
-                self._send(self._lane, key, followed, read)
+                self.reads += 1
+                self._under_way += 1
+                self.examinations += read.kind is Kind.EXAMINE
+                answered = partial(self._answered, key, followed, read)
+                forwards(key, read, asking=followed.asking).send(self._lane, answered)
 
     def _refuse_to_open(self) -> None:
         """Tell those who wait for a room to open that it can't be; open ones wait for a lane."""
@@ -178,13 +179,6 @@ class Reader:
         for key, followed in opening.items():
             if self._followed.get(key) is followed:
                 self._fail(key, followed, Unavailable("The store can't be reached."))
-
-    def _send(self, lane: Lane, key: bytes, followed: Followed, read: Read) -> None:
-        self.reads += 1
-        self.examinations += read.kind is Kind.EXAMINE
-        self._under_way += 1
-        answered = partial(self._answered, key, followed, read)
-        forwards(key, read, asking=followed.asking).send(lane, answered)
 
     def _answered(self, key: bytes, followed: Followed, read: Read, raw: Any) -> None:
         self._under_way -= 1
@@ -214,15 +208,15 @@ class Reader:
                 return
             # The key holds something else by now: for a room that is the end of a history.
             reply = NO_STREAM
-        self._opening.pop(key, None)
+        if self._opening:
+            self._opening.pop(key, None)
         if self._away:
             self._away = False
             self._mark_refused()
         if not self._refused:
             self._pause = 0.0
-        self.empty_reads += not reply.entries or (
-            read.kind is Kind.RANGE and len(reply.entries) == 1
-        )
+        # A plain read begins with the entry that was there before.
+        self.empty_reads += len(reply.entries) <= (read.kind is Kind.RANGE)
         if followed.follower.received(read, reply):
             self.mark(key)
 

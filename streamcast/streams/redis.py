@@ -90,7 +90,7 @@ class RedisStreams:
         if self._settings.retained:
             interval = min(interval, self._settings.retained / 4)
         while True:
-            keys = [key for node in self._nodes.all() for key in node.reader.followed_keys()]
+            keys = [key for node in self._nodes.all() for key in node.reader.followed]
             share = ceil(len(keys) / AUDITS)
             for step in range(AUDITS):
                 await asyncio.sleep(interval / AUDITS)

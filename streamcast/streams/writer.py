@@ -7,7 +7,7 @@ stands before everybody else's messages.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Container
 from functools import partial
 from typing import Any
 
@@ -65,14 +65,14 @@ Returned = Callable[[bytes, Publication, hiredis.ReplyError], bool]
 class Writer:
     """Publishes over one lane.
 
-    `is_followed` tells whether this server has the room open; `demoted` is called when the store
+    `followed`: the keys of rooms that this server has open. `demoted` is called when the store
     says that it is a replica. `asking`: keys whose slot is still on its way to this node (ASK).
     """
 
     def __init__(
         self,
         settings: StreamSettings,
-        is_followed: Callable[[bytes], bool],
+        followed: Container[bytes],
         demoted: Callable[[], None],
         returned: Returned,
     ) -> None:
@@ -86,7 +86,7 @@ class Writer:
         if settings.replicas_ack:
             wanted, timeout = settings.replicas_ack, settings.replicas_timeout
             self._replication = Replication(wanted, timeout, self.send, self._ended)
-        self._is_followed = is_followed
+        self._followed = followed
         self._lane: Lane | None = None
         self._waiting: dict[object, Waiting] = {}
         # Whose turn is when: first those that were quiet until now, then all others. One whose last
@@ -153,18 +153,22 @@ class Writer:
         self._under_way[publication] = key
         callback = partial(self._answered, key, publication)
         command = _command(key, publication)
-        expires = self.keeper.expires and not self._is_followed(key)
+        if key in self._followed or not self.keeper.expires:
+            more = b""
+        else:
+            more = self.keeper.expire_new(key)
         if self.asking and key in self.asking:
-            more = ASKING + self.keeper.expire_new(key) if expires else b""
-            lane.calls(ASKING + command + more, (None, callback, *(None,) * 2 * expires))
-        elif expires:
-            lane.calls(command + self.keeper.expire_new(key), (callback, None))
+            more = ASKING + more if more else b""
+            lane.calls(ASKING + command + more, (None, callback, *(None,) * (2 * bool(more))))
+        elif more:
+            lane.calls(command + more, (callback, None))
         else:
             lane.call(command, callback)
 
     def _answered(self, key: bytes, publication: Publication, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError) and self._goes_on(key, publication, reply):
-            self._is_under_way_no_more(publication)
+            self.in_flight -= publication.size
+            del self._under_way[publication]
             self._serve()
             return
         outcome = _outcome(reply)
@@ -185,15 +189,13 @@ class Writer:
         return self._returned(key, publication, error)
 
     def _ended(self, publication: Publication, outcome: Outcome) -> None:
-        self._is_under_way_no_more(publication)
+        self.in_flight -= publication.size
+        del self._under_way[publication]
         try:
             publication.done(publication, outcome)
         finally:
-            self._serve()
-
-    def _is_under_way_no_more(self, publication: Publication) -> None:
-        self.in_flight -= publication.size
-        del self._under_way[publication]
+            if self._waiting:
+                self._serve()
 
     def busy_keys(self) -> set[bytes]:
         """Return the keys of which something is under way, or waits."""
@@ -247,7 +249,7 @@ def _command(key: bytes, publication: Publication) -> bytes:
 
 def _outcome(reply: Any) -> MessageId | CodedError:
     if isinstance(reply, bytes):
-        return MessageId.parse(reply)
+        return MessageId.trusted(reply)
     if isinstance(reply, LaneLost):
         return Unknown("The store was lost before it answered.") if reply.sent else _unreachable()
     if isinstance(reply, hiredis.ReplyError):
