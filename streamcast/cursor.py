@@ -5,7 +5,7 @@ the room's very `tip`, so that being live is an identity and not a state. A memb
 queue and no timer; what it has not seen yet is the room's to know.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from streamcast import log
@@ -50,17 +50,20 @@ class Mark:
 
 
 class Sink(Protocol):
-    """A connection, as the core sees it. None of these calls waits or raises."""
+    """A connection, as the core sees it. None of these calls waits; none but `write` raises."""
 
     writable: bool
     """Whether the peer takes what is written; while False, its members stay where they are."""
+    write: Callable[[bytes], object]
+    """Writes frames: what every delivery calls, and nothing in between. For what it raises, the
+    sink is to be told that it `broke`."""
 
     @property
     def dialect(self) -> Dialect:
         """How the peer is spoken to."""
 
-    def write(self, data: bytes) -> None:
-        """Write frames."""
+    def broke(self, fault: Exception) -> None:
+        """End for a fault in writing, which is being handled."""
 
     def close(self, how: Close) -> None:
         """Close the connection; it leaves all of its rooms."""
@@ -111,6 +114,9 @@ class Cursor:
         """Write items to this member alone."""
         batch = encoded(self.room, self.sink.dialect, items)
         if batch.data:
-            self.sink.write(batch.data)
+            try:
+                self.sink.write(batch.data)
+            except Exception as fault:  # noqa: BLE001 - the boundary between one and all others
+                self.sink.broke(fault)
         if batch.close is not None:
             self.sink.close(batch.close)

@@ -196,7 +196,10 @@ class Room:
                     dialect = sink.dialect
                     data, close = now.batch(self.name, dialect)
                 if data:
-                    sink.write(data)
+                    try:
+                        sink.write(data)
+                    except Exception as fault:  # noqa: BLE001 - as in Cursor.take
+                        sink.broke(fault)
                     written += 1
                 if close is not None:
                     sink.close(close)

@@ -4,7 +4,7 @@
 never one twice, and what it did not see a gap covers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from streamcast.cursor import Cursor
@@ -116,9 +116,10 @@ class Member:
         self.start_told = False
         self.pauses_after = 10**9
         self.writes = 0
+        self.write: Callable[[bytes], object] = self._write
         self.cursor = Cursor(self, "room")
 
-    def write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         assert self.writable
         self.writes += 1
         for index in data.split(b";")[:-1]:
@@ -126,6 +127,9 @@ class Member:
         self.pauses_after -= 1
         if self.pauses_after <= 0:
             self.writable = False
+
+    def broke(self, fault: Exception) -> None:
+        raise fault
 
     def close(self, how: Close) -> None:
         raise AssertionError(how)

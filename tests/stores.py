@@ -50,6 +50,11 @@ class Store:
     def url(self) -> str:
         return f"unix://{self.path}"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         self.launch()
         self.wait_until_ready()

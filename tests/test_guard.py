@@ -233,6 +233,8 @@ class FaultyTransport:
 
 def make_write_fail(connection: Connection | Head, data: bytes) -> None:
     connection._transport = FaultyTransport(connection._transport, data)  # type: ignore[assignment]
+    if isinstance(connection, Connection):
+        connection.write = connection._transport.write
 
 
 def test_a_member_that_can_not_be_written_to(server: InProcess, bystander: Bystander) -> None:

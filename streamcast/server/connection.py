@@ -6,6 +6,7 @@ takes nothing more, nothing more is read from it either, and its rooms leave it 
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 from streamcast import log
 from streamcast.cursor import Cursor
@@ -69,11 +70,14 @@ class Connection(asyncio.BufferedProtocol):
         "stalled",
         "websocket",
         "writable",
+        "write",
     )
 
     def __init__(self, context: Context, transport: asyncio.Transport, dialect: Dialect) -> None:
         self._context = context
         self._transport = transport
+        # The transport's own, since every delivery calls it; what it raises is looked after there.
+        self.write: Callable[[bytes], object] = transport.write
         self.dialect = dialect
         self.websocket = WebSocket(dialect.max_frame(context.messages.max_message))
         self._cursors: dict[str, Cursor] = {}
@@ -196,6 +200,7 @@ class Connection(asyncio.BufferedProtocol):
     def _end(self, how: Close) -> None:
         """Be a member of nothing from now on, and take no more requests."""
         self._closing = self._closing or how
+        self.write = _write_nothing
         if self._admitted:
             self._admitted = False
             self._context.dismiss()
@@ -378,14 +383,9 @@ class Connection(asyncio.BufferedProtocol):
 
     # What goes
 
-    def write(self, data: bytes) -> None:
-        """Write frames."""
-        if self._closing is None:
-            # Guarded in place, since every delivery comes here.
-            try:
-                self._transport.write(data)
-            except Exception as fault:  # noqa: BLE001 - as in guard
-                end_for(fault, self)
+    def broke(self, fault: Exception) -> None:
+        """End for a fault in writing, which is being handled."""
+        end_for(fault, self)
 
     @guarded
     def ping(self) -> None:
@@ -467,6 +467,10 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
+
+
+def _write_nothing(_data: bytes) -> None:
+    """Stand in for the transport's, once the close was sent."""
 
 
 def _is_malformed(request: Join | Leave | Ping | Invalid) -> bool:
