@@ -5,7 +5,6 @@ takes nothing more, nothing more is read from it either, and its rooms leave it 
 """
 
 import asyncio
-import socket
 from collections.abc import Callable
 
 from streamcast import log
@@ -15,6 +14,7 @@ from streamcast.message import MessageId, own_fields
 from streamcast.server.context import Context
 from streamcast.server.guard import end_for, guarded
 from streamcast.server.intake import MOST_PUBLISHING, PIECE, SLICE
+from streamcast.server.listening import HIGH_WATER
 from streamcast.server.parser import Received
 from streamcast.server.target import Target
 from streamcast.server.websocket import WebSocket
@@ -33,14 +33,10 @@ from streamcast.wire import (
 )
 from streamcast.wire.close import Code
 
-_NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-
 MAX_ROOMS = 1000
 """How many rooms a connection may be in."""
 MAX_MALFORMED = 10
 """The frame in a row that is no request and ends the connection."""
-HIGH_WATER = 64 * 1024
-"""How many bytes wait for the socket before its member is left behind."""
 LOST = 1006
 
 
@@ -110,7 +106,6 @@ class Connection(asyncio.BufferedProtocol):
         """Begin, behind the handshake: join the room of the URL, or say why not."""
         context = self._context
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
-        _limit_kernel_buffer(self._transport)
         context.connections[self] = None
         context.opened += 1
         log.debug("connection opened", dialect=self.dialect.name or "plain", room=target.room)
@@ -475,11 +470,3 @@ def _write_nothing(_data: bytes) -> None:
 
 def _is_malformed(request: Join | Leave | Ping | Invalid) -> bool:
     return isinstance(request, Invalid) and request.malformed
-
-
-def _limit_kernel_buffer(transport: asyncio.Transport) -> None:
-    """Have the kernel take little more than the network does, so that a stall shows."""
-    sock = transport.get_extra_info("socket")
-    is_tcp = sock is not None and sock.family in {socket.AF_INET, socket.AF_INET6}
-    if is_tcp and _NOTSENT_LOWAT is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, HIGH_WATER)

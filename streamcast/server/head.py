@@ -17,6 +17,7 @@ from streamcast.server import handshake, health, target
 from streamcast.server.connection import Connection
 from streamcast.server.context import Context
 from streamcast.server.guard import guarded
+from streamcast.wire import Dialect
 
 MAX_HEAD = 16 * 1024
 """How many bytes a head has at most."""
@@ -95,6 +96,9 @@ class Head(asyncio.BufferedProtocol):
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error.")
 
     def _handle(self, head: bytes, rest: bytes) -> None:
+        asked = handshake.read(head)
+        if asked is not None and self._accept(asked, rest):
+            return
         if _UPGRADE.search(head) is None:
             self._handle_plain_http(head)
             return
@@ -106,14 +110,36 @@ class Head(asyncio.BufferedProtocol):
             return
         self._upgrade(protocol, events[0], rest)
 
+    def _accept(self, asked: handshake.Asked, rest: bytes) -> bool:
+        """Accept a request; return whether it was, and is not to be refused."""
+        context = self._context
+        if context.stopping or not asked.may_connect(context.server.allow_origin):
+            return False
+        place = target.parse(asked.path, context.server.default_room)
+        if place is None:
+            return False
+        self._become(asked.dialect, asked.answer(context.messages.max_message), place, rest)
+        return True
+
+    def _become(self, dialect: Dialect, answer: bytes, place: target.Target, rest: bytes) -> None:
+        """Answer that the connection is a WebSocket from here on, and have it be one."""
+        connection = Connection(self._context, self._transport, dialect)
+        self._answered = True
+        self._context.heads.pop(self, None)
+        self._transport.write(answer)
+        self._transport.set_protocol(connection)
+        connection.open(place)
+        if rest:
+            connection.received(rest)
+
     def _upgrade(self, protocol: ServerProtocol, request: Request, rest: bytes) -> None:
         if self._context.stopping:
             status = HTTPStatus.SERVICE_UNAVAILABLE
             protocol.send_response(protocol.reject(status, "This server is stopping.\n"))
             self._finish(protocol)
             return
-        asked = target.parse(request.path, self._context.server.default_room)
-        if asked is None:
+        place = target.parse(request.path, self._context.server.default_room)
+        if place is None:
             message = "There is nothing here; rooms are at /rooms/NAME.\n"
             protocol.send_response(protocol.reject(HTTPStatus.NOT_FOUND, message))
             self._finish(protocol)
@@ -126,14 +152,8 @@ class Head(asyncio.BufferedProtocol):
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._finish(protocol)
             return
-        connection = Connection(self._context, self._transport, handshake.dialect(protocol))
-        self._answered = True
-        self._context.heads.pop(self, None)
-        self._transport.write(b"".join(protocol.data_to_send()))
-        self._transport.set_protocol(connection)
-        connection.open(asked)
-        if rest:
-            connection.received(rest)
+        answer = b"".join(protocol.data_to_send())
+        self._become(handshake.dialect(protocol), answer, place, rest)
 
     def _handle_plain_http(self, head: bytes) -> None:
         words = head.split(b"\r\n", 1)[0].split(b" ")

@@ -14,6 +14,10 @@ from typing import Any
 from streamcast.errors import StartError
 
 BACKLOG = 2048
+HIGH_WATER = 64 * 1024
+"""How many bytes wait for a client's socket before its member is left behind; as many in the kernel
+as beside it."""
+_NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 NOT_HERE = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 """What a machine says to addresses of a family that it does not have, as one of `localhost` may
 be."""
@@ -68,6 +72,10 @@ def _listen_at(family: int, address: tuple[Any, ...]) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if _NOTSENT_LOWAT is not None:
+            # Whom it accepts inherits it: the kernel takes little more for a client than the
+            # network does, so that a stall shows (tcp(7)).
+            sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, HIGH_WATER)
         sock.setblocking(False)
         sock.bind(address)
         sock.listen(BACKLOG)

@@ -92,7 +92,8 @@ class WebSocket:
 
     def receive_eof(self) -> None:
         """Take in that nothing more comes."""
-        self._with_parser().receive_eof()
+        if self.parser is not None:
+            self.parser.receive_eof()
 
     # What goes
 

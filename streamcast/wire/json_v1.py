@@ -25,6 +25,7 @@ MAX_LAST = 10_000
 """How many messages `last` brings at most."""
 MAX_REF = 128
 """How many characters a `ref` has at most."""
+_write = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class JsonV1:
@@ -97,7 +98,7 @@ def _reply(*, ref: Ref, **members: Any) -> bytes:
 
 
 def _object(members: dict[str, Any]) -> bytes:
-    return frames.text(json.dumps(members, separators=(",", ":")).encode())
+    return frames.text(_write(members).encode())
 
 
 @lru_cache(1024)
@@ -144,7 +145,7 @@ def _notice(room: str, item: Item) -> bytes:
         members |= {"earliest": earliest, "latest": str(item.latest)}
     else:
         members = {"type": "skipped", "room": room, "id": str(item.id), "size": item.size}
-    return json.dumps(members, separators=(",", ":")).encode()
+    return _write(members).encode()
 
 
 def _refuse_constant(name: str) -> Never:
