@@ -5,16 +5,19 @@ of many thousands does not hold up the others.
 """
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from streamcast import log
 from streamcast.room import Room
 
-SLICE = 256
+SLICE = 32
 """How many members of a room are written to before another room's turn."""
-TURN = 512
-"""How many members of all rooms are, before the event loop runs."""
+TURN = 0.00025
+"""Seconds of handing out, about, before the event loop runs. A message on its way through a server
+waits for some eight turns; a pass of the loop takes a twentieth of one."""
 
 
 class HandsOut(Protocol):
@@ -36,7 +39,8 @@ class HandsOut(Protocol):
 class FanOut:
     """The rooms that have something to hand out, in turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._queue: deque[HandsOut] = deque()
         self._scheduled = False
 
@@ -54,24 +58,25 @@ class FanOut:
 
     def _turn(self) -> None:
         self._scheduled = False
-        left = TURN
-        while self._queue and left > 0:
+        end = self._clock() + TURN
+        while self._queue:
             owner = self._queue.popleft()
             owner.queued = False
-            left -= 1 + self._hand_out(owner)
+            self._hand_out(owner)
+            if self._clock() >= end:
+                break
         self._schedule()
 
-    def _hand_out(self, owner: HandsOut) -> int:
+    def _hand_out(self, owner: HandsOut) -> None:
         """Hand out a slice. A fault in one room must not end the turns of all others."""
         try:
             room = owner.room
-            visited = room.hand_out(SLICE)
+            room.hand_out(SLICE)
             owner.handed_out()
         except Exception as fault:  # noqa: BLE001 - the boundary between one room and all others
             log.error("fault", where="fan-out", fault=repr(fault), exc_info=True)
             owner.broken()
-            return SLICE
+            return
         if room.has_news and not owner.queued:
             owner.queued = True
             self._queue.append(owner)
-        return visited

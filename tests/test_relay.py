@@ -8,7 +8,7 @@ import pytest
 
 from streamcast.config import Follow, RelaySettings, StreamSettings
 from streamcast.cursor import Cursor
-from streamcast.fanout import SLICE, TURN
+from streamcast.fanout import SLICE
 from streamcast.message import Gap, Message, MessageId, own_fields
 from streamcast.relay import Relay
 from streamcast.streams import Publication, RedisStreams
@@ -128,7 +128,7 @@ def check_whole(member: RoomMember, ids: list[MessageId], *, is_gone: bool) -> N
 async def test_a_batch_is_encoded_once_and_written_once(store: Store, relay: Relay) -> None:
     """Not once a member: the cost of a message does not grow with who hears it."""
     dialect = Remembers()
-    members = [join(relay, "room", dialect) for _ in range(SLICE + TURN)]
+    members = [join(relay, "room", dialect) for _ in range(5 * SLICE)]
     await until(lambda: all(member.head is not None for member in members))
     with store.client.pipeline(transaction=True) as pipe:
         for number in range(10):

@@ -11,6 +11,7 @@ import resource
 import selectors
 import socket
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,12 @@ SIGN_EVERY = 5.0
 SIGNS_AT_ONCE = 0.1
 """Seconds for which signs are given at once: all of them together would be a load of their own."""
 JOIN_PATIENCE = 20.0
+STORM_SERVES = 8
+"""After how many members that come back all others are served."""
+UNMEASURED_EVERY = 0.001
+"""Seconds until those that are not measured are looked at, where there are such."""
+UNMEASURED_AT_ONCE = 64
+"""How many of them are read before the others are looked at again."""
 STALLED = 4096
 """Bytes that the kernel keeps for a member that does not read."""
 MOST_LEADERS = 8
@@ -160,6 +167,9 @@ class Load:
         self._dialect: Dialect = DIALECTS[plan.dialect]
         self._peers: list[Peer] = []
         self._selector = selectors.DefaultSelector()
+        # Those that are not measured are read when nobody else is to be, and a few at a time.
+        self._unmeasured = selectors.DefaultSelector()
+        self._backlog: deque[tuple[selectors.SelectorKey, int]] = deque()
         self._result = Result()
         self._cut_at = 0.0
         # What a server said when it closed a connection.
@@ -179,6 +189,7 @@ class Load:
         for peer in self._peers:
             peer.connection.close()
         self._selector.close()
+        self._unmeasured.close()
 
     # Opening
 
@@ -272,7 +283,7 @@ class Load:
         if peer.is_open:
             peer.is_open = False
             self._result.disconnected += 1
-            self._selector.unregister(peer.connection.sock)
+            self._selector_of(peer).unregister(peer.connection.sock)
             if peer.receiver is not None and peer.receiver.leads:
                 for other in self._peers:
                     if other.member.room == peer.member.room and other.receiver is not None:
@@ -334,8 +345,11 @@ class Load:
         streams: dict[str, Stream] = {}
         for peer in self._peers:
             member = peer.member
-            if member.stalls:
+            if not member.counts:
                 self._selector.unregister(peer.connection.sock)
+                self._unmeasured.register(peer.connection.sock, selectors.EVENT_READ, peer)
+            if member.stalls:
+                self._selector_of(peer).unregister(peer.connection.sock)
                 # The kernel is to take little for it, so that it stalls soon.
                 peer.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, STALLED)
                 continue
@@ -354,7 +368,7 @@ class Load:
                 self._plan.size,
                 partial(self._other, peer),
                 compares=compares,
-                keeps=None if leads or storms else self._dialect.shapes,
+                keeps=None if leads and not storms else self._dialect.shapes,
                 tally=self._tally,
             )
             if compares:
@@ -374,7 +388,7 @@ class Load:
             peer.connection.close()
         paths = [self._dialect.path(peer.member.room, listens=True) for peer in gone]
         connections = open_all(self._plan.address, paths, self._dialect.subprotocol)
-        for peer in gone:
+        for number, peer in enumerate(gone):
             assert peer.receiver is not None
             try:
                 peer.connection = connection = next(connections)
@@ -385,11 +399,18 @@ class Load:
             peer.is_open = True
             peer.receiver.begin_anew()
             self._selector.register(connection.sock, selectors.EVENT_READ, peer)
-            self._send(peer, self._dialect.rejoin(peer.member.room, peer.last_id))
+            self._send(peer, self._dialect.rejoin(peer.member.room, self._last_id(peer)))
             if connection.begun:
                 peer.receiver.receive(time.monotonic(), connection.begun)
-            self._publish(due, begin, time.monotonic())
-            self._serve(0.0)
+            if number % STORM_SERVES == 0:
+                self._publish(due, begin, time.monotonic())
+                self._serve(0.0)
+
+    def _last_id(self, peer: Peer) -> str:
+        """Return the ID of the last message that came; of one that is kept it is not known yet."""
+        assert peer.receiver is not None
+        kept = peer.receiver.last_kept
+        return peer.last_id if kept is None else self._dialect.id_of(kept) or peer.last_id
 
     def _publish(self, due: list[tuple[float, int]], begin: float, now: float) -> None:
         """Send all that is due."""
@@ -420,7 +441,7 @@ class Load:
             return
         if peer.connection.is_behind:
             both = selectors.EVENT_READ | selectors.EVENT_WRITE
-            self._selector.modify(peer.connection.sock, both, peer)
+            self._selector_of(peer).modify(peer.connection.sock, both, peer)
 
     def _give_signs(self, listeners: list[Peer]) -> None:
         """Spare those that compare a ping between the messages; where there are none, answer it.
@@ -436,6 +457,10 @@ class Load:
 
     def _serve(self, wait: float) -> None:
         """Receive what came, and send what waited."""
+        if self._unmeasured.get_map():
+            if not self._backlog:
+                self._backlog.extend(self._unmeasured.select(0.0))
+            wait = 0.0 if self._backlog else min(wait, UNMEASURED_EVERY)
         ready = self._selector.select(wait)
         for leader in self._leaders:
             # Before those that compare with it.
@@ -444,11 +469,22 @@ class Load:
         for key, events in ready:
             if key.data is None:
                 self._is_told = True
-                continue
-            if events & selectors.EVENT_WRITE:
-                self._flush(key.data)
-            if events & selectors.EVENT_READ:
-                self._read(key.data)
+            else:
+                self._attend(key.data, events)
+        for _ in range(min(UNMEASURED_AT_ONCE, len(self._backlog))):
+            key, events = self._backlog.popleft()
+            if key.data.is_open:
+                self._attend(key.data, events)
+
+    def _attend(self, peer: Peer, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            self._flush(peer)
+        if events & selectors.EVENT_READ:
+            self._read(peer)
+
+    def _selector_of(self, peer: Peer) -> selectors.BaseSelector:
+        is_unmeasured = peer.connection.sock in self._unmeasured.get_map()
+        return self._unmeasured if is_unmeasured else self._selector
 
     def _flush(self, peer: Peer) -> None:
         try:
@@ -457,7 +493,7 @@ class Load:
             self._lost(peer)
             return
         if not peer.connection.is_behind:
-            self._selector.modify(peer.connection.sock, selectors.EVENT_READ, peer)
+            self._selector_of(peer).modify(peer.connection.sock, selectors.EVENT_READ, peer)
 
     def _read(self, peer: Peer) -> None:
         try:

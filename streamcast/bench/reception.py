@@ -241,6 +241,12 @@ class Receiver:
         self.unknown = unknown  # that is counted at the end
         return newest
 
+    @property
+    def last_kept(self) -> bytes | None:
+        """The frame of the last message that came, if it was not taken apart yet."""
+        last = self._came[-1][1] if self._came else None
+        return last if isinstance(last, bytes) else None
+
     def take_apart_kept(self) -> None:
         """Take apart what was kept; what is no message of the load is unknown."""
         self._came = list(self._marks(self._came))

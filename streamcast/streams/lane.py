@@ -87,7 +87,7 @@ class Lane(asyncio.Protocol):
                 _hand(callback, LaneLost(sent=False))
             return
         if not self._unsent:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._unsent.append(commands)
         self._unsent_callbacks += callbacks
 
@@ -105,7 +105,8 @@ class Lane(asyncio.Protocol):
             raise reply
         return reply
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what was called, which is done at the end of this turn at the latest."""
         if self._transport is None or self._transport.is_closing() or not self._unsent:
             # What is not sent when the connection ends never ran, and is told so.
             return

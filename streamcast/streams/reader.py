@@ -172,6 +172,8 @@ class Reader:
                 self.examinations += read.kind is Kind.EXAMINE
                 answered = partial(self._answered, key, followed, read)
                 forwards(key, read, asking=followed.asking).send(self._lane, answered)
+        # It is a batch by itself: waiting for the turn's end would gather nothing more.
+        self._lane.flush()
 
     def _refuse_to_open(self) -> None:
         """Tell those who wait for a room to open that it can't be; open ones wait for a lane."""
