@@ -63,6 +63,7 @@ class Room:
         "_entry_size",
         "_frozen",
         "_round",
+        "count",
         "delivered",
         "history",
         "members",
@@ -86,6 +87,8 @@ class Room:
         self._round: Round | None = None
         self._again: Read | None = None
         self._entry_size: int | None = None
+        # How many entries to ask for at once.
+        self.count = _count(FIRST_ENTRY_SIZE)
 
     # Reading the stream
 
@@ -111,8 +114,10 @@ class Room:
         if went.reset:
             self._reset(went)
         elif went.items:
-            self.window.append(went.items)
-            self.window.evict(self.window_limit, self.tip.index)
+            window = self.window
+            window.append(went.items)
+            if window.size > self.window_limit:
+                window.evict(self.window_limit, self.tip.index)
         self.position = went.position
         return went.more
 
@@ -146,12 +151,7 @@ class Room:
             if size != before:
                 before = size if before is None else before
                 self._entry_size = max(size, (3 * before + size) // 4)
-
-    @property
-    def count(self) -> int:
-        """How many entries to ask for at once."""
-        size = FIRST_ENTRY_SIZE if self._entry_size is None else self._entry_size
-        return max(1, min(MAX_COUNT, 4 * PAGE_BYTES // (size + 1)))
+                self.count = _count(self._entry_size)
 
     # Fan-out
 
@@ -335,3 +335,8 @@ class Room:
     def shrink(self) -> None:
         """Forget all that was handed out."""
         self.window.evict(0, self.tip.index)
+
+
+def _count(size: int) -> int:
+    """Return how many entries of a size make a page."""
+    return max(1, min(MAX_COUNT, 4 * PAGE_BYTES // (size + 1)))

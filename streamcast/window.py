@@ -18,32 +18,28 @@ BEFORE = -(1 << 62)
 
 
 class Window:
-    """A run of items from index `start` up to `end`.
+    """A run of items from index `start` up to, but not including, `end`.
 
     `floor` is the position before the first item; `whole` says that nothing is missing between
     the two, so that one who has seen `floor` may go on from here. Below `solid`, an index may have
     stood for another item before: what was evicted and read again need not be as many.
     """
 
-    __slots__ = ("floor", "gaps", "items", "size", "solid", "start", "whole")
+    __slots__ = ("end", "floor", "gaps", "items", "size", "solid", "start", "whole")
 
     def __init__(self, floor: MessageId) -> None:
         self.items: list[Item] = []
-        self.start = 0
+        self.start = self.end = 0
         self.solid = BEFORE
         self.floor = floor
         self.whole = True
         self.size = 0
         self.gaps = 0
 
-    @property
-    def end(self) -> int:
-        """The index behind the last item."""
-        return self.start + len(self.items)
-
     def append(self, items: Sequence[Item]) -> None:
         """Add newer items."""
         self.items += items
+        self.end += len(items)
         for item in items:
             self.size += _weight(item)
             self.gaps += isinstance(item, Gap)

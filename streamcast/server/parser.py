@@ -6,7 +6,7 @@ The law of this file: no I/O; bytes in, messages out. A message is whole, and te
 import logging
 from collections.abc import Iterator
 from types import GeneratorType
-from typing import NamedTuple, cast
+from typing import cast
 
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, SERVER, Protocol
@@ -25,11 +25,8 @@ quiet = logging.getLogger("streamcast.websockets")
 quiet.setLevel(logging.CRITICAL)
 
 
-class Received(NamedTuple):
-    """A message of the peer."""
-
-    data: bytes
-    text: bool
+Received = tuple[bytes, bool]
+"""A message of the peer, and whether it is text. A mere tuple: one is made for each."""
 
 
 class Parser(Protocol):
@@ -111,4 +108,4 @@ def whole(data: bytes, *, text: bool) -> Received | Close:
     """Return a message, or how to close over text that is none (RFC 6455 section 8.1)."""
     if text and not is_utf8(data):
         return Close(Code.BAD_DATA, "text that is not UTF-8")
-    return Received(data, text)
+    return data, text

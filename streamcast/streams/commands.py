@@ -40,11 +40,11 @@ class Command(NamedTuple):
 def forwards(key: bytes, read: Read, *, asking: bool) -> Command:
     """Return the command of a read. `asking`: the key's slot is still on its way to the node."""
     if read.kind is Kind.RANGE:
-        command = Command(_range(key, read), 0)
+        command = Command(plainly(key, read), 0)
     elif read.kind is Kind.RESOLVE:
         command = Command(_info_of(key), 0)
     else:
-        command = Command(_MULTI + _info_of(key) + _range(key, read) + _EXEC, 3)
+        command = Command(_MULTI + _info_of(key) + plainly(key, read) + _EXEC, 3)
     return _asked(command) if asking else command
 
 
@@ -54,7 +54,8 @@ def backwards(key: bytes, end: MessageId, count: int, *, asking: bool) -> Comman
     return _asked(command) if asking else command
 
 
-def _range(key: bytes, read: Read) -> bytes:
+def plainly(key: bytes, read: Read) -> bytes:
+    """Return a plain read, packed: what nearly every read is."""
     ms, seq = read.start
     return pack("XRANGE", key, f"{ms}-{seq}", "+", "COUNT", read.limit)
 

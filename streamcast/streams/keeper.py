@@ -13,7 +13,7 @@ from streamcast.config import StreamSettings
 from streamcast.message import MessageId
 from streamcast.streams.lane import Callback, pack
 
-CHECK_EVERY_MS = 1000
+LEAST_BETWEEN_MS = 1000
 CHECK_EVERY_PUBLISHES = 100
 FORGET_AFTER_MS = 60_000
 
@@ -43,8 +43,10 @@ class Keeper:
         self._history = settings.kept
         self._young_ms = int(settings.young * 1000)
         self._retained_ms = int(settings.retained * 1000)
-        # A short time to live has to be looked after more often.
-        self._check_every_ms = min(CHECK_EVERY_MS, self._retained_ms / 4 or CHECK_EVERY_MS)
+        # What is added now can't be trimmed before it is no longer young; but a short time to live
+        # has to be looked after more often.
+        every = max(LEAST_BETWEEN_MS, self._young_ms)
+        self._check_every_ms = min(every, self._retained_ms / 4 or every)
         self._send = send
         self._clock_ms = clock_ms
         self._checked: dict[bytes, tuple[float, int]] = {}
@@ -59,7 +61,7 @@ class Keeper:
         return pack("PEXPIRE", key, self._retained_ms, "NX") if self.expires else b""
 
     def published(self, key: bytes, id: MessageId) -> None:
-        """Look after a stream that was added to: once a second or every 100 times."""
+        """Look after a stream that was added to: once in `young` seconds or every 100 times."""
         if not self._history and not self.expires:
             return
         now = self._clock_ms()

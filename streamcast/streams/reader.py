@@ -25,6 +25,7 @@ from streamcast.streams.commands import (
     is_away,
     is_wrong_type,
     messages,
+    plainly,
     understood,
 )
 from streamcast.streams.interface import Follower
@@ -171,7 +172,10 @@ class Reader:
                 self._under_way += 1
                 self.examinations += read.kind is Kind.EXAMINE
                 answered = partial(self._answered, key, followed, read)
-                forwards(key, read, asking=followed.asking).send(self._lane, answered)
+                if read.kind is Kind.RANGE and not followed.asking:
+                    self._lane.call(plainly(key, read), answered)
+                else:
+                    forwards(key, read, asking=followed.asking).send(self._lane, answered)
         # It is a batch by itself: waiting for the turn's end would gather nothing more.
         self._lane.flush()
 
