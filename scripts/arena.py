@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,6 +111,7 @@ class Arena:
         self._store.start()
         self._redis = psutil.Process(self._store.pid)
         self.engine = _engine(self._store.client.info("server"))
+        self._speeds: list[float] = []
 
     def close(self) -> None:
         self._store.close()
@@ -124,6 +126,7 @@ class Arena:
         **more: object,
     ) -> Outcome:
         """Measure a server for `duration` seconds after `warmup`; `more`: see `Plan`."""
+        self._speeds.append(_million_steps())
         self._store.empty()
         with self._running(peer) as (url, process):
             memory = process.memory_info().rss
@@ -166,6 +169,11 @@ class Arena:
             process.kill()
             process.wait()
 
+    @property
+    def speeds(self) -> tuple[float, float]:
+        """How many ms a million steps of Python took before the runs, at most and at least."""
+        return max(self._speeds), min(self._speeds)
+
     def footer(self) -> str:
         """Say what it ran on, and when."""
         pinned = "the server on a core of its own" if self.core is not None else "not pinned"
@@ -190,6 +198,14 @@ def _pin() -> int | None:
     first, second, *_ = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {second})
     return first
+
+
+def _million_steps() -> float:
+    """Return how fast the machine is just now: virtual ones are not the same all the time."""
+    began = time.perf_counter()
+    for _ in range(1_000_000):
+        pass
+    return (time.perf_counter() - began) * 1000
 
 
 def _machine() -> str:

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,28 +18,51 @@ from scripts.arena import NODE_ARTICLE, SIZE, Arena, Outcome, Peer, streamcast
 from streamcast.bench.plan import Member, broadcast, idle, live
 from streamcast.bench.schedule import Schedule
 
-JSON, PLAIN = "streamcast, JSON", "streamcast, plain"
+JSON, PLAIN = OURS = "streamcast, JSON", "streamcast, plain"
 YARDSTICK, JOINING = "yardstick", "yardstick, joining"
 ARTICLE = "the article's server"
 CLIENTS = 10_000
 
-Figures = Mapping[str, float]
-"""What a round found, by what it is of and whose; times in ms, shares in percent of a core."""
-
 
 @dataclass(frozen=True)
-class Row:
-    """A line of the table: `figure` is held against `least` and `aim`; lower is better, or higher.
+class Bound:
+    """What a figure of a work is held against; lower is better, or higher."""
 
-    `measure` returns it for each dialect that can do the work, and whatever is to be told beside.
-    """
-
-    work: str
     figure: str
     least: float
     aim: float
-    measure: Callable[["Stage"], Figures]
     higher: bool = False
+
+    def judged(self, value: float) -> str:
+        """Return the value, and whether it is what it has to be (✓), or aims to be (✓✓)."""
+        mark = (
+            "✓✓" if self._holds(value, self.aim) else "✓" if self._holds(value, self.least) else "✗"
+        )
+        return f"{value:,.0f} {mark}" if value >= 100 else f"{value:.3g} {mark}"
+
+    def _holds(self, value: float, bound: float) -> bool:
+        return value >= bound if self.higher else value <= bound
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a server is to do, and what is measured of it.
+
+    `measure` returns, for each dialect that can do it, a figure for each bound, in their order; and
+    whatever is to be told beside.
+    """
+
+    name: str
+    bounds: Sequence[Bound]
+    measure: Callable[["Stage"], "Round"]
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round found out; times in ms, shares in percent of a core."""
+
+    ours: Mapping[str, Sequence[float]]
+    beside: Mapping[str, float]
 
 
 class Stage:
@@ -76,9 +99,9 @@ class Stage:
             f"{name}: {report.latency.percentiles['p50']} / {report.latency.percentiles['p99']} ms"
         )
         print(f"  {told}, server {outcome.server:.0%} of a core", file=sys.stderr)
-        if not report.is_whole and name in {JSON, PLAIN}:
+        if not report.is_whole and name in OURS:
             self.faults.append(f"{name}: {report.faults}, {report.disconnected} disconnected")
-        if report.busy and name in {JSON, PLAIN}:
+        if report.busy and name in OURS:
             self.faults.append(f"{name}: the load itself was busy ({max(report.load):.0%})")
         return outcome
 
@@ -102,40 +125,29 @@ def _p99(outcome: Outcome) -> float:
     return outcome.report.latency.percentiles["p99"]
 
 
-def _against_yardstick(subscribers: int, rate: float) -> Callable[[Stage], Figures]:
-    def measure(stage: Stage) -> Figures:
+def _against_yardstick(subscribers: int, rate: float) -> Callable[[Stage], Round]:
+    def measure(stage: Stage) -> Round:
         members = _broadcast(subscribers, rate)
         cpu = {name: stage.run(name, members).cpu for name in stage.peers}
-        told = {f"{name}, µs": cpu[name] for name in stage.peers}
-        return told | {name: cpu[name] / cpu[YARDSTICK] for name in (JSON, PLAIN)}
+        ours = {name: [cpu[name] / cpu[YARDSTICK]] for name in OURS}
+        return Round(ours, {f"{name}, µs": cpu[name] for name in stage.peers})
 
     return measure
 
 
-def _a_million(stage: Stage) -> Figures:
-    found = {name: stage.run(name, _broadcast(1000, 1000)) for name in (JSON, PLAIN)}
+def _a_million(stage: Stage) -> Round:
+    found = {name: stage.run(name, _broadcast(1000, 1000)) for name in OURS}
     p50 = {f"{name}, p50": _p50(outcome) for name, outcome in found.items()}
-    return p50 | {name: _p99(outcome) for name, outcome in found.items()}
+    return Round({name: [_p99(outcome)] for name, outcome in found.items()}, p50)
 
 
-def _live(of: str) -> Callable[[Stage], Figures]:
-    """2,000 rooms of 5. `of`: which of its figures is the row's."""
+def _live(stage: Stage) -> Round:
+    def members(duration: float) -> tuple[Member, ...]:
+        return live(_room(), rooms=2000, players=5, rate=1, duration=duration)
 
-    def measure(stage: Stage) -> Figures:
-        def members(duration: float) -> tuple[Member, ...]:
-            return live(_room(), rooms=2000, players=5, rate=1, duration=duration)
-
-        figures: dict[str, float] = {}
-        for name in (JSON, PLAIN):
-            outcome = stage.run(name, members, warmup=3.0)
-            report = outcome.report
-            found = {"cpu": 100 * outcome.server, "p50": _p50(outcome), "p99": _p99(outcome)}
-            figures[name] = found[of]
-            figures[f"{name}, redis %"] = 100 * outcome.store
-            figures[f"{name}, msg/s"] = report.published / (report.seconds + 3.0)
-        return figures
-
-    return measure
+    found = {name: stage.run(name, members, warmup=3.0) for name in OURS}
+    ours = {name: [100 * each.server, _p50(each), _p99(each)] for name, each in found.items()}
+    return Round(ours, {f"{name}, Redis %": 100 * each.store for name, each in found.items()})
 
 
 def _ring(rooms: int, rate: float, duration: float) -> tuple[Member, ...]:
@@ -152,44 +164,39 @@ def _ring(rooms: int, rate: float, duration: float) -> tuple[Member, ...]:
     )
 
 
-def _many_rooms(of: str) -> Callable[[Stage], Figures]:
-    def measure(stage: Stage) -> Figures:
-        outcome = stage.run(JSON, lambda duration: _ring(CLIENTS, 2000, duration), warmup=6.0)
-        found = {"redis": 100 * outcome.store, "p99": _p99(outcome)}
-        return {JSON: found[of], "server %": 100 * outcome.server}
-
-    return measure
+def _many_rooms(stage: Stage) -> Round:
+    # Once around takes 5 s: by then each room has been read.
+    outcome = stage.run(JSON, lambda duration: _ring(CLIENTS, 2000, duration), warmup=6.0)
+    return Round({JSON: [100 * outcome.store, _p99(outcome)]}, {"server %": 100 * outcome.server})
 
 
-def _publishers(*, keyed: bool) -> Callable[[Stage], Figures]:
-    def measure(stage: Stage) -> Figures:
+def _publishers(*, keyed: bool) -> Callable[[Stage], Round]:
+    def measure(stage: Stage) -> Round:
         outcome = stage.run(JSON, _broadcast(2, 20_000, publishers=50), keyed=keyed)
-        return {JSON: _p99(outcome), "p50": _p50(outcome), "server %": 100 * outcome.server}
+        beside = {"p50": _p50(outcome), "server %": 100 * outcome.server}
+        return Round({JSON: [_p99(outcome)]}, beside)
 
     return measure
 
 
-def _idle(of: str) -> Callable[[Stage], Figures]:
-    def measure(stage: Stage) -> Figures:
-        figures = {}
-        for name in (JSON, PLAIN):
-            room = _room()
-            # Longer than from one ping to the next.
-            outcome = stage.run(
-                name, lambda _, room=room: idle(room, connections=CLIENTS), warmup=5, duration=25
-            )
-            rate = outcome.report.connections_per_s
-            found = {"memory": outcome.memory / 1000, "cpu": 100 * outcome.server, "opened": rate}
-            figures[name] = found[of]
-        return figures
+def _idle(stage: Stage) -> Round:
+    def members(_duration: float) -> tuple[Member, ...]:
+        return idle(_room(), connections=CLIENTS)
 
-    return measure
+    # Longer than from one ping to the next.
+    found = {name: stage.run(name, members, warmup=5.0, duration=25.0) for name in OURS}
+    ours = {
+        name: [each.memory / 1000, 100 * each.server, each.report.connections_per_s]
+        for name, each in found.items()
+    }
+    return Round(ours, {})
 
 
-def _storm(stage: Stage) -> Figures:
+def _storm(stage: Stage) -> Round:
     outcome = stage.run(JSON, _broadcast(CLIENTS, 10), duration=12.0, cut_at=4.0)
-    assert outcome.report.caught_up is not None
-    return {JSON: outcome.report.caught_up.max / 1000}
+    caught_up = outcome.report.caught_up
+    assert caught_up is not None
+    return Round({JSON: [caught_up.max / 1000]}, {"p50, s": caught_up.percentiles["p50"] / 1000})
 
 
 def _beside(subscribers: int, rate: float, duration: float) -> tuple[Member, ...]:
@@ -204,80 +211,89 @@ def _beside(subscribers: int, rate: float, duration: float) -> tuple[Member, ...
     return (*(replace(each, counts=False) for each in huge), *shifted)
 
 
-def _small_beside_huge(stage: Stage) -> Figures:
-    return {
-        name: _p99(stage.run(name, lambda duration: _beside(8000, 20, duration)))
-        for name in (JSON, PLAIN)
-    }
+def _small_beside_huge(stage: Stage) -> Round:
+    found = {name: stage.run(name, lambda time: _beside(8000, 20, time)) for name in OURS}
+    shares = {f"{name}, server %": 100 * each.server for name, each in found.items()}
+    return Round({name: [_p99(each)] for name, each in found.items()}, shares)
 
 
-def _quiet(stage: Stage) -> Figures:
-    p50 = {name: _p50(stage.run(name, _broadcast(10, 20))) for name in (JSON, PLAIN, ARTICLE)}
-    return {f"{name}, ms": p50[name] for name in p50} | {
-        name: p50[name] / p50[ARTICLE] for name in (JSON, PLAIN)
-    }
+def _quiet(stage: Stage) -> Round:
+    p50 = {name: _p50(stage.run(name, _broadcast(10, 20))) for name in (*OURS, ARTICLE)}
+    ours = {name: [p50[name] / p50[ARTICLE]] for name in OURS}
+    return Round(ours, {f"{name}, ms": each for name, each in p50.items()})
 
 
-def _stalled(stage: Stage) -> Figures:
+def _stalled(stage: Stage) -> Round:
     def members(duration: float, stalled: int) -> tuple[Member, ...]:
         speaker, *others = broadcast(
             _room(), subscribers=1000, publishers=1, rate=200, duration=duration
         )
         return (speaker, *(replace(e, stalls=n < stalled) for n, e in enumerate(others)))
 
-    figures = {}
-    for name in (JSON, PLAIN):
+    ours, beside = {}, {}
+    for name in OURS:
         # By the end of the warm-up they have had more than sockets and server take for them.
-        none = stage.run(name, lambda duration: members(duration, 0), warmup=8.0)
-        tenth = stage.run(name, lambda duration: members(duration, 100), warmup=8.0)
-        figures |= {f"{name}, none, ms": _p99(none), f"{name}, a tenth, ms": _p99(tenth)}
-        figures[name] = _p99(tenth) / _p99(none)
-    return figures
+        none = _p99(stage.run(name, lambda time: members(time, 0), warmup=8.0))
+        tenth = _p99(stage.run(name, lambda time: members(time, 100), warmup=8.0))
+        ours[name] = [tenth / none]
+        beside |= {f"{name}, none, ms": none, f"{name}, a tenth, ms": tenth}
+    return Round(ours, beside)
 
 
-LIVE = "2,000 rooms of 5, 10,000 msg/s in"
-ROOMS = "10,000 rooms of two, 2,000 msg/s over all"
-IDLE = "10,000 idle connections"
-ROWS = {
-    "1000x100": Row(
+OF_YARDSTICK = "CPU a delivery ÷ yardstick's"
+WORKS = {
+    "1000x100": Work(
         "1,000 subscribers, 100 msg/s",
-        "CPU a delivery ÷ yardstick's",
-        1.3,
-        1.1,
+        [Bound(OF_YARDSTICK, 1.3, 1.1)],
         _against_yardstick(1000, 100),
     ),
-    "200x500": Row(
-        "200 subscribers, 500 msg/s",
-        "CPU a delivery ÷ yardstick's",
-        1.5,
-        1.2,
-        _against_yardstick(200, 500),
+    "200x500": Work(
+        "200 subscribers, 500 msg/s", [Bound(OF_YARDSTICK, 1.5, 1.2)], _against_yardstick(200, 500)
     ),
-    "million": Row("1,000 subscribers, 1,000 msg/s", "p99, ms", 25, 10, _a_million),
-    "live-cpu": Row(LIVE, "CPU, % of a core", 85, 60, _live("cpu")),
-    "live-p50": Row(LIVE, "p50, ms", 1, 0.5, _live("p50")),
-    "live-p99": Row(LIVE, "p99, ms", 25, 10, _live("p99")),
-    "rooms-cpu": Row(ROOMS, "Redis' CPU, % of a core", 12, 8, _many_rooms("redis")),
-    "rooms-p99": Row(ROOMS, "p99, ms", 10, 3, _many_rooms("p99")),
-    "publish": Row("50 publishers, 20,000 msg/s", "p99, ms", 10, 5, _publishers(keyed=False)),
-    "publish-key": Row("the same, with keys", "p99, ms", 20, 10, _publishers(keyed=True)),
-    "idle-memory": Row(IDLE, "memory a connection, KB", 6, 3.5, _idle("memory")),
-    "idle-cpu": Row(IDLE, "CPU with pings, % of a core", 2, 1, _idle("cpu")),
-    "opened": Row(IDLE, "opened and joined a second", 6000, 9000, _idle("opened"), higher=True),
-    "storm": Row("10,000 clients back in a room of 10 msg/s", "caught up after, s", 4, 2, _storm),
-    "beside": Row(
+    "million": Work("1,000 subscribers, 1,000 msg/s", [Bound("p99, ms", 25, 10)], _a_million),
+    "live": Work(
+        "2,000 rooms of 5, 10,000 msg/s in",
+        [
+            Bound("CPU, % of a core", 85, 60),
+            Bound("p50, ms", 1, 0.5),
+            Bound("p99, ms", 25, 10),
+        ],
+        _live,
+    ),
+    "rooms": Work(
+        "10,000 rooms of two, 2,000 msg/s over all",
+        [Bound("Redis' CPU, % of a core", 12, 8), Bound("p99, ms", 10, 3)],
+        _many_rooms,
+    ),
+    "publish": Work(
+        "50 publishers, 20,000 msg/s", [Bound("p99, ms", 10, 5)], _publishers(keyed=False)
+    ),
+    "publish-key": Work(
+        "the same, each message with a key", [Bound("p99, ms", 20, 10)], _publishers(keyed=True)
+    ),
+    "idle": Work(
+        "10,000 idle connections",
+        [
+            Bound("memory a connection, KB", 6, 3.5),
+            Bound("CPU with pings, % of a core", 2, 1),
+            Bound("opened and joined a second", 6000, 9000, higher=True),
+        ],
+        _idle,
+    ),
+    "storm": Work(
+        "10,000 clients back in a room of 10 msg/s", [Bound("caught up after, s", 4, 2)], _storm
+    ),
+    "beside": Work(
         "100 small rooms beside one of 8,000 at 20 msg/s",
-        "p99 of the small, ms",
-        15,
-        5,
+        [Bound("p99 of the small, ms", 15, 5)],
         _small_beside_huge,
     ),
-    "quiet": Row("10 subscribers, 20 msg/s", "p50 ÷ the article's server's", 1.1, 0.7, _quiet),
-    "stalled": Row(
+    "quiet": Work(
+        "10 subscribers, 20 msg/s", [Bound("p50 ÷ the article's server's", 1.1, 0.7)], _quiet
+    ),
+    "stalled": Work(
         "1,000 subscribers, a tenth not reading",
-        "p99 of the others ÷ with none stalled",
-        1.2,
-        1.05,
+        [Bound("p99 of the others ÷ with none stalled", 1.2, 1.05)],
         _stalled,
     ),
 }
@@ -287,24 +303,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--duration", type=float, default=6.0, help="seconds measured, mostly")
-    parser.add_argument("--rows", default=",".join(ROWS), help=", ".join(ROWS))
+    parser.add_argument("--works", default=",".join(WORKS), help=", ".join(WORKS))
     parser.add_argument("--serve", help="another `streamcast serve` than this checkout's")
     given = parser.parse_args()
     arena = Arena()
     try:
         with tempfile.TemporaryDirectory() as folder:
             stage = Stage(arena, _yardstick(Path(folder)), given.duration, given.serve)
-            lines = []
-            for name in given.rows.split(","):
+            print("| work | figure | at least | aim | JSON | plain | beside |")
+            print("|---|---|---|---|---|---|---|")
+            for name in given.works.split(","):
                 print(name, file=sys.stderr)
-                lines.append(
-                    _line(ROWS[name], [ROWS[name].measure(stage) for _ in range(given.rounds)])
-                )
-        print(_table(lines))
+                work = WORKS[name]
+                rounds = [work.measure(stage) for _ in range(given.rounds)]
+                print("\n".join(_lines(work, rounds)), flush=True)
         for fault in stage.faults:
-            print(f"Not whole: {fault}.")
-        rounds = f"Median of {given.rounds} rounds of mostly {given.duration:g} s"
-        print(f"\n{rounds}, messages of {SIZE} bytes; {arena.footer()}")
+            print(f"\n{fault}.")
+        told = f"Median of {given.rounds} rounds of mostly {given.duration:g} s"
+        slow, fast = arena.speeds
+        python = f"a million steps of Python took {fast:.0f} to {slow:.0f} ms"
+        print(f"\n{told}, messages of {SIZE} bytes; {python}; {arena.footer()}")
     finally:
         arena.close()
 
@@ -316,26 +334,19 @@ def _yardstick(folder: Path) -> Path:
     return program
 
 
-def _line(row: Row, rounds: Sequence[Figures]) -> str:
-    figures = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
-    ours = {name: figures.pop(name) for name in (JSON, PLAIN) if name in figures}
-    cells = [row.work, row.figure, f"{row.least:g}", f"{row.aim:g}"]
-    cells += [_judged(row, ours[name]) if name in ours else "" for name in (JSON, PLAIN)]
-    cells.append("; ".join(f"{name} {value:.3g}" for name, value in figures.items()))
-    return f"| {' | '.join(cells)} |"
-
-
-def _judged(row: Row, value: float) -> str:
-    def holds(bound: float) -> bool:
-        return value >= bound if row.higher else value <= bound
-
-    mark = " ✓✓" if holds(row.aim) else " ✓" if holds(row.least) else " ✗"
-    return f"{value:,.3g}{mark}" if value < 1000 else f"{value:,.0f}{mark}"
-
-
-def _table(lines: Sequence[str]) -> str:
-    head = "| work | figure | at least | aim | JSON | plain | beside |"
-    return "\n".join([head, "|---|---|---|---|---|---|---|", *lines])
+def _lines(work: Work, rounds: Sequence[Round]) -> Iterator[str]:
+    """Return a line of the table for each bound."""
+    medians = {
+        name: statistics.median(each.beside[name] for each in rounds) for name in rounds[0].beside
+    }
+    beside = "; ".join(f"{name} {value:.3g}" for name, value in medians.items())
+    for number, bound in enumerate(work.bounds):
+        cells = ["" if number else work.name, bound.figure, f"{bound.least:,g}", f"{bound.aim:,g}"]
+        for name in OURS:
+            values = [each.ours[name][number] for each in rounds if name in each.ours]
+            cells.append(bound.judged(statistics.median(values)) if values else "")
+        cells.append("" if number else beside)
+        yield f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
