@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,7 +79,7 @@ class Stage:
             JOINING: Peer(JOINING, "plain", [str(yardstick), "{port}", "join"]),
             ARTICLE: Peer(ARTICLE, "plain", [*NODE_ARTICLE, "one"]),
         }
-        self.faults: list[str] = []
+        self.remarks: Counter[str] = Counter()
 
     def run(
         self,
@@ -100,9 +101,9 @@ class Stage:
         )
         print(f"  {told}, server {outcome.server:.0%} of a core", file=sys.stderr)
         if not report.is_whole and name in OURS:
-            self.faults.append(f"{name}: {report.faults}, {report.disconnected} disconnected")
+            self.remarks[f"{name}: not whole, {report.faults}"] += 1
         if report.busy and name in OURS:
-            self.faults.append(f"{name}: the load itself was busy ({max(report.load):.0%})")
+            self.remarks[f"{name}: the load itself was busy, which its times contain"] += 1
         return outcome
 
 
@@ -317,8 +318,8 @@ def main() -> None:
                 work = WORKS[name]
                 rounds = [work.measure(stage) for _ in range(given.rounds)]
                 print("\n".join(_lines(work, rounds)), flush=True)
-        for fault in stage.faults:
-            print(f"\n{fault}.")
+        for remark, times in stage.remarks.items():
+            print(f"\n{remark}: {times} of all runs.")
         told = f"Median of {given.rounds} rounds of mostly {given.duration:g} s"
         slow, fast = arena.speeds
         python = f"a million steps of Python took {fast:.0f} to {slow:.0f} ms"

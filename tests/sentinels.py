@@ -11,7 +11,8 @@ SERVICE = "rooms"
 # In ms, how often they talk; by default it is 2 s, 10 s and 1 s. During a failover a replica is
 # asked for its role once a second only, and this allows no less: what it told must not be older
 # than five PING-PERIODs, and a sentinel that has not heard of the failover within four
-# PUBLISH-PERIODs makes the new primary a replica again: with 400 ms that happened on a busy machine.
+# PUBLISH-PERIODs makes the new primary a replica again. With 400 ms that happened on a busy
+# machine.
 FAST = ["PUBLISH-PERIOD", "1000", "INFO-PERIOD", "200", "ASK-PERIOD", "100"]
 
 

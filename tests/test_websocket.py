@@ -12,6 +12,7 @@ from websockets.frames import Opcode
 from streamcast.server.parser import Parser, Received
 from streamcast.server.websocket import SMALL, WebSocket
 from streamcast.wire import Close
+from streamcast.wire.close import Code
 from tests.raw import MASK, close, frame, rest, text
 
 LIMIT = 3 * SMALL
@@ -120,6 +121,6 @@ def test_half_a_frame_is_part_of_the_close() -> None:
     """What has come of it is not to be taken for the beginning of the next."""
     peer, half = WebSocket(LIMIT), text("abcdef")
     peer.receive(half[:8])
-    peer.close(Close(1001, "gone"))
+    peer.close(Close(Code.GOING_AWAY, "gone"))
     assert peer.receive(half[8:] + close(1001)) == [(b"abcdef", True)]
     assert peer.close_received is not None

@@ -1,0 +1,191 @@
+"""What keeps it fast, counted and not timed: writes, encodings, reads, memory, garbage.
+
+That rooms cost two connections to Redis, however many there are, is in test_streams; that a storm
+of joins reads the store once for all, in test_relay and faults/test_storm.
+"""
+
+import gc
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+
+from streamcast.config import RelaySettings, StreamSettings
+from streamcast.message import Item
+from streamcast.relay import Relay
+from streamcast.server.connection import Connection
+from streamcast.streams import RedisStreams
+from streamcast.wire import Batch, JsonV1, Plain, Start
+from tests.clients import Client
+from tests.model import Remembers
+from tests.stores import Store, eventually
+from tests.test_guard import InProcess
+from tests.test_relay import RoomMember, until
+
+WINDOW = 64 * 1024
+
+pytestmark = pytest.mark.one_cell
+
+
+@pytest.fixture
+async def relay(store: Store) -> AsyncIterator[Relay]:
+    streams = RedisStreams(StreamSettings(redis=store.url), 65536)
+    await streams.start()
+    relay = Relay(streams, RelaySettings(window=WINDOW))
+    yield relay
+    await relay.close()
+    await streams.close()
+
+
+@pytest.fixture(scope="module")
+def server(any_store: Store) -> Iterator[InProcess]:
+    server = InProcess(any_store)
+    yield server
+    server.stop()
+
+
+class OtherDialect(Remembers):
+    """A second one."""
+
+
+async def members_of(relay: Relay, room: str, dialects: Sequence[Remembers]) -> list[RoomMember]:
+    members = [RoomMember(dialect, room) for dialect in dialects]
+    for member in members:
+        relay.join(member.cursor, Start())
+    await until(lambda: all(member.head is not None for member in members))
+    return members
+
+
+def add(store: Store, room: str, count: int, size: int = 10) -> None:
+    """In one step, so that they are read at once."""
+    with store.client.pipeline(transaction=True) as pipe:
+        for _ in range(count):
+            pipe.xadd(f"streamcast:{room}", {"message": "x" * size})
+        pipe.execute()
+
+
+async def test_a_batch_costs_a_write_a_member_and_an_encoding_a_dialect(
+    store: Store, relay: Relay
+) -> None:
+    """Also where those who speak the one stand between those who speak the other."""
+    one, other = Remembers(), OtherDialect()
+    members = await members_of(relay, "room", [one, other] * 150)
+    add(store, "room", 7)
+    await until(lambda: all(len(member.log) == 7 for member in members))
+    assert {member.writes for member in members} == {1}
+    assert len(one.batches) == len(other.batches) == 1
+
+
+async def test_one_that_is_paused_costs_nothing_for_a_message(store: Store, relay: Relay) -> None:
+    """It stays where it is, and what the room keeps in memory has its bound all the same."""
+    paused, live = await members_of(relay, "room", [Remembers()] * 2)
+    add(store, "room", 1)
+    await until(lambda: len(paused.log) == len(live.log) == 1)
+    paused.writable = False
+    place = paused.cursor.mark
+    for number in range(1, 21):
+        add(store, "room", 100, size=1000)
+        await until(partial(has, live, 1 + 100 * number))
+        assert paused.cursor.mark is place
+        assert paused.cursor.work is None
+        assert paused.writes == 1
+        # The window's own bound, and what was read last.
+        assert relay.statistics().window_bytes <= WINDOW + 100 * 1250
+    paused.writable = True
+    relay.resume(paused.cursor)
+    await until(lambda: len(paused.log) == len(live.log) == 2001)
+
+
+def has(member: RoomMember, count: int) -> bool:
+    return len(member.log) == count
+
+
+class CountsPlain(Plain):
+    """Counts what it encodes."""
+
+    encoded = 0
+
+    def encode(self, room: str, items: Sequence[Item]) -> Batch:
+        type(self).encoded += 1
+        return super().encode(room, items)
+
+
+class CountsJson(JsonV1):
+    """Counts what it encodes."""
+
+    encoded = 0
+
+    def encode(self, room: str, items: Sequence[Item]) -> Batch:
+        type(self).encoded += 1
+        return super().encode(room, items)
+
+
+def test_a_batch_reaches_sockets_in_one_write_each(
+    server: InProcess, any_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamcast.server.handshake.PLAIN", CountsPlain())
+    monkeypatch.setattr("streamcast.server.handshake.DIALECTS", {JsonV1.name: CountsJson()})
+    clients = [Client(f"{server.url}/rooms/batch", None) for _ in range(5)]
+    speakers = [Client(f"{server.url}/rooms/batch") for _ in range(5)]
+    for speaker in speakers:
+        assert speaker.told()["type"] == "joined"
+    eventually(lambda: server.context.relay.statistics().members == 10)
+    writes: list[bytes] = []
+
+    def count(write: Callable[[bytes], object], data: bytes) -> None:
+        writes.append(data)
+        write(data)
+
+    for connection in server.context.connections:
+        connection.write = partial(count, connection.write)
+    add(any_store, "batch", 9)
+    for client in clients:
+        assert [client.receive() for _ in range(9)] == ["x" * 10] * 9
+    for speaker in speakers:
+        assert [speaker.told()["data"] for _ in range(9)] == ["x" * 10] * 9
+    assert len(writes) == 10
+    assert CountsPlain.encoded == CountsJson.encoded == 1
+    for each in (*clients, *speakers):
+        each.socket.close()
+    eventually(lambda: not server.context.connections)
+
+
+@contextmanager
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("subprotocol", [None, JsonV1.name], ids=["plain", "json"])
+def test_a_connection_that_is_closed_is_free_at_once(
+    server: InProcess, subprotocol: str | None
+) -> None:
+    """The collector looks rarely; there must be nothing for it to find."""
+    with no_collector():
+        clients = [Client(f"{server.url}/rooms/free", subprotocol) for _ in range(5)]
+        for client in clients:
+            if subprotocol is None:
+                client.send("x")
+            else:
+                client.request({"type": "publish", "room": "free", "data": "x"})
+            client.receive()
+        eventually(lambda: len(server.context.connections) == 5)
+        watched = {id(each) for each in open_connections()}
+        assert len(watched) == 5
+        for number, client in enumerate(clients):
+            if number % 2:
+                client.socket.close()
+            else:
+                client.socket.socket.close()
+        eventually(lambda: not server.context.connections)
+        eventually(lambda: not watched & {id(each) for each in open_connections()})
+
+
+def open_connections() -> list[Connection]:
+    """All that are in memory."""
+    return [each for each in gc.get_objects() if type(each) is Connection]

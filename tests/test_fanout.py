@@ -1,0 +1,98 @@
+"""Handing out in turns, with a clock of the test's own."""
+
+import asyncio
+
+import pytest
+
+from streamcast.fanout import SLICE, TURN, FanOut
+
+
+class FakeRoom:
+    """Has news for so many members; handing out takes the clock's time."""
+
+    def __init__(self, name: str, members: int, out: "Out") -> None:
+        self.name = name
+        self.left = members
+        self._out = out
+
+    @property
+    def has_news(self) -> bool:
+        return self.left > 0
+
+    def hand_out(self, limit: int) -> int:
+        count = min(limit, self.left)
+        self.left -= count
+        self._out.now += count * self._out.each
+        self._out.log.append(f"{self.name}{count}")
+        return count
+
+
+class Owner:
+    """One who has such a room."""
+
+    def __init__(self, room: FakeRoom) -> None:
+        self.queued = False
+        self.room = room
+
+    def handed_out(self) -> None:
+        pass
+
+    def broken(self) -> None:
+        raise AssertionError
+
+
+class Out:
+    """The clock, and what was done; `each`: seconds that a member takes."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.each = 1e-6
+        self.log: list[str] = []
+        self.fan_out = FanOut(lambda: self.now)
+
+    def add(self, name: str, members: int) -> FakeRoom:
+        room = FakeRoom(name, members, self)
+        self.fan_out.add(Owner(room))  # type: ignore[arg-type]
+        return room
+
+
+@pytest.fixture
+async def out() -> Out:
+    return Out()
+
+
+async def passes(out: Out) -> list[list[str]]:
+    """What is done in each pass of the event loop, until nothing is left to do."""
+    found: list[list[str]] = []
+    while True:
+        out.log = []
+        await asyncio.sleep(0)
+        if not out.log:
+            return found
+        found.append(out.log)
+
+
+async def test_rooms_take_turns(out: Out) -> None:
+    out.add("a", 3 * SLICE)
+    out.add("b", 5)
+    whole = f"a{SLICE}"
+    assert await passes(out) == [[whole, "b5", whole, whole]]
+
+
+async def test_a_turn_ends_when_its_time_is_over(out: Out) -> None:
+    """Then the event loop runs, and what came meanwhile goes between two slices."""
+    out.each = TURN / SLICE
+    room = out.add("a", 4 * SLICE)
+    await asyncio.sleep(0)
+    assert out.log == [f"a{SLICE}"]
+    out.add("b", 1)
+    await asyncio.sleep(0)
+    assert out.log == [f"a{SLICE}"] * 2
+    assert await passes(out) == [["b1", f"a{SLICE}"], [f"a{SLICE}"]]
+    assert not room.has_news
+
+
+async def test_a_slice_that_takes_longer_is_still_handed_out(out: Out) -> None:
+    out.each = 10 * TURN
+    out.add("a", SLICE + 1)
+    assert await passes(out) == [[f"a{SLICE}"], ["a1"]]
