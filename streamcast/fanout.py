@@ -13,7 +13,7 @@ from typing import Protocol
 from streamcast import log
 from streamcast.room import Room
 
-SLICE = 32
+SLICE = 64
 """How many members of a room are written to before another room's turn."""
 TURN = 0.00025
 """Seconds of handing out, about, before the event loop runs. A message on its way through a server

@@ -196,8 +196,10 @@ class Room:
                     dialect = sink.dialect
                     data, close = now.batch(self.name, dialect)
                 if data:
+                    # Not sink.write(data): looking a method up costs more than an attribute.
+                    write = sink.write
                     try:
-                        sink.write(data)
+                        write(data)
                     except Exception as fault:  # noqa: BLE001 - as in Cursor.take
                         sink.broke(fault)
                     written += 1
