@@ -245,8 +245,6 @@ class Relay:
 
     def _weigh(self, open_room: OpenRoom) -> None:
         size = open_room.room.window.size
-        if size == open_room.weight:
-            return
         self._window_bytes += size - open_room.weight
         open_room.weight = size
         if self._window_bytes > self.settings.windows:

@@ -96,6 +96,9 @@ def test_what_it_says() -> None:
         request(Upgrade="h2c"),
         request(Connection="close"),
         request(Connection="upgraded"),
+        request(Connection="a b, Upgrade"),
+        request(Connection="@, Upgrade"),
+        request("/", f"Sec-WebSocket-Protocol: b d, {JSON}"),
         request(Sec_WebSocket_Version="12"),
         request(Sec_WebSocket_Version=None),
         request(Sec_WebSocket_Key=None),
@@ -115,13 +118,26 @@ def test_what_it_says() -> None:
         request("/", "X: " + "y" * 9000),
         request("/", *(f"X-{number}: y" for number in range(70))),
     ],
-    ids=range(26),
+    ids=range(29),
 )
 def test_what_is_left_to_the_library(head: bytes) -> None:
     assert in_one_go(head) is None
 
 
 usual = re.split(rb"(?<=\r\n)", request("/rooms/live", f"Sec-WebSocket-Protocol: {JSON}", *BROWSER))
+
+
+lists = st.lists(
+    st.sampled_from(["Upgrade", "keep-alive", "a b", "", "@", JSON, "chat", "é"]), max_size=3
+)
+
+
+@given(lists, lists, st.sampled_from([",", ", ", "\t,", " , ", ";"]))
+def test_lists_are_read_as_the_library_does(
+    connection: list[str], offered: list[str], between: str
+) -> None:
+    protocols = [f"Sec-WebSocket-Protocol: {between.join(offered)}"] if offered else []
+    check(request("/rooms", *protocols, Connection=between.join(connection)))
 
 
 @given(

@@ -1,5 +1,6 @@
 """The server at its edges: heads, handshakes, requests, bad input, limits."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -10,8 +11,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from streamcast.server import target
+from streamcast.server.listening import HIGH_WATER, close_all, listen
 from streamcast.wire import Start
 from tests.clients import JSON, Client, NodeClient
+from tests.raw import Raw
 from tests.stores import Server, Store, eventually
 
 pytestmark = pytest.mark.one_cell
@@ -304,3 +307,27 @@ def test_plain_and_node_clients_share_a_room(server: Server) -> None:
     told = json.loads(node.text())
     assert (told["encoding"], told["data"]) == ("base64", "AAE=")
     node.close()
+
+
+def test_one_who_sends_no_more_is_a_member_no_more(server: Server, store: Store) -> None:
+    """Also where much waits for it that it does not read."""
+    with (
+        Raw.joined(server, "half", receive_buffer=4096) as raw,
+        Client(f"{server.url}/rooms") as other,
+    ):
+        for _ in range(400):
+            store.client.xadd("streamcast:half", {"message": "x" * 10_000})
+        raw.socket.shutdown(socket.SHUT_WR)
+        eventually(lambda: server.statistics()["members"] == 0)
+        assert other.ask(type="ping")["type"] == "pong"
+
+
+def test_accepted_sockets_inherit_the_limit_of_unsent_bytes() -> None:
+    sockets = asyncio.run(listen("127.0.0.1", 0))
+    with socket.create_connection(sockets[0].getsockname()[:2]):
+        sockets[0].setblocking(True)
+        accepted, _ = sockets[0].accept()
+        limit = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+        accepted.close()
+    close_all(sockets)
+    assert limit == HIGH_WATER

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from streamcast.bench.frames import BINARY, TEXT, client_frame
 from streamcast.bench.reception import Shapes
+from streamcast.bench.schedule import FILLING
 from streamcast.wire import JsonV1
 
 
@@ -68,7 +69,8 @@ class PlainDialect:
     subprotocol: str | None = None
     joins: bool = False
     all_join: bool = False
-    shapes: Shapes | None = Shapes(b"", b"")
+    # A payload begins so; what does not is looked at closely.
+    shapes: Shapes | None = Shapes(FILLING, None)
 
     def path(self, room: str, *, listens: bool) -> str:
         """The room is in the path."""

@@ -343,6 +343,7 @@ class Load:
     def _make_receivers(self) -> None:
         """Have the first mere listener of each room lead those that only compare."""
         streams: dict[str, Stream] = {}
+        publishers = self._plan.publishers
         for peer in self._peers:
             member = peer.member
             if not member.counts:
@@ -361,7 +362,8 @@ class Load:
                 self._leaders.append(peer)
             stream = streams.setdefault(member.room, Stream()) if mere else Stream()
             storms = self._plan.cut_at is not None
-            compares = mere and not (leads or storms or peer.rest)
+            # Where nothing is published there is nothing to compare, but pings to be answered.
+            compares = mere and bool(publishers) and not (leads or storms or peer.rest)
             peer.receiver = Receiver(
                 stream,
                 partial(self._noting_id, peer) if storms else self._payload,

@@ -43,7 +43,7 @@ class Shapes(NamedTuple):
     """How frames begin, behind their head: those of messages, and of what means nothing here."""
 
     message: bytes
-    nothing: bytes
+    nothing: bytes | None
 
 
 class Tally:
@@ -205,7 +205,7 @@ class Receiver:
             if data.startswith(shapes.message, start):
                 self._came.append((now, data[at:stop]))
                 self._tally.count += 1
-            elif not data.startswith(shapes.nothing, start):
+            elif shapes.nothing is None or not data.startswith(shapes.nothing, start):
                 break
             at = stop
         return data[at:]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
 
+FILLING = b"x"
 SMALLEST = 48
 """Bytes that a payload needs for what is written in it."""
 
@@ -27,7 +28,7 @@ class Mark(NamedTuple):
 def payload(mark: Mark, size: int) -> bytes:
     """Return a payload of so many bytes. The mark is its end: what is cut off has none."""
     end = b"~%d %d %d~" % (mark.publisher, mark.number, mark.due)
-    return end.rjust(size, b"x")
+    return end.rjust(size, FILLING)
 
 
 def mark_of(data: bytes, size: int) -> Mark | None:
@@ -38,7 +39,7 @@ def mark_of(data: bytes, size: int) -> Mark | None:
         mark = Mark(int(publisher), int(number), int(due))
     except ValueError:
         return None
-    return mark if len(data) == size and not rest and not filling.strip(b"x") else None
+    return mark if len(data) == size and not rest and not filling.strip(FILLING) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,8 +90,9 @@ def open_all(
     """Connect to each path, in order. Raises Unreachable."""
     asked: deque[socket.socket] = deque()
     try:
-        # It is resolved once: that takes longer than a handshake.
-        family, _, _, _, where = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+        # It is resolved once, which takes longer than a handshake, and to where somebody answers.
+        with socket.create_connection(address, PATIENCE) as first:
+            family, where = first.family, first.getpeername()
         for path in paths:
             asked.append(_connected(family, where))
             asked[-1].sendall(_request(address, path, subprotocol))

@@ -191,6 +191,7 @@ class Connection(asyncio.BufferedProtocol):
             sent=LOST if sent is None else int(sent.code),
             reason="" if sent is None else sent.reason,
         )
+        self.websocket.forget()
 
     def _end(self, how: Close) -> None:
         """Be a member of nothing from now on, and take no more requests."""
@@ -268,6 +269,7 @@ class Connection(asyncio.BufferedProtocol):
         self._ended = True
         self.websocket.receive_eof()
         self._write_out()
+        self._end(Close(Code.GOING_AWAY, "closed by the peer"))
         self._transport.close()
         return True
 

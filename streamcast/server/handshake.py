@@ -32,6 +32,7 @@ _HEAD = re.compile(
 _MAX_HEAD = 8192
 _KEY = re.compile(rb"[+/0-9A-Za-z]{21}[AQgw]==")
 """Sixteen bytes in base64; of the last digit only two bits count."""
+_TOKENS = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+(?:[\t ]*,[\t ]*[-!#$%&'*+.^_`|~0-9A-Za-z]+)*")
 # A request with a body is none.
 _NOT_HERE = {b"content-length", b"transfer-encoding"}
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -77,7 +78,7 @@ def read(head: bytes) -> Asked | None:
     key, get = headers.get(b"sec-websocket-key", b""), headers.get
     if (
         get(b"upgrade", b"").lower() != b"websocket"
-        or b"upgrade" not in map(bytes.strip, get(b"connection", b"").lower().split(b","))
+        or b"upgrade" not in _tokens(get(b"connection", b"").lower())
         or get(b"sec-websocket-version") != VERSION.encode()
         or _KEY.fullmatch(key) is None
     ):
@@ -90,12 +91,19 @@ def read(head: bytes) -> Asked | None:
     return Asked(found[1].decode(), key, spoken, None if origin is None else origin.decode(), host)
 
 
+def _tokens(value: bytes) -> Sequence[bytes]:
+    """Return the tokens of a list; none, if it is written in any unusual way."""
+    if _TOKENS.fullmatch(value) is None:
+        return ()
+    return [token.strip(b"\t ") for token in value.split(b",")]
+
+
 def _spoken(offered: bytes | None) -> Dialect | None:
     """Return the first dialect offered that we speak; none offered: plain; only unknown: None."""
     if offered is None:
         return PLAIN
-    for name in offered.decode().split(","):
-        found = DIALECTS.get(name.strip())
+    for name in _tokens(offered):
+        found = DIALECTS.get(name.decode())
         if found is not None:
             return found
     return None

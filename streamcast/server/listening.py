@@ -8,6 +8,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,8 @@ def _listen_at(family: int, address: tuple[Any, ...]) -> socket.socket:
         if _NOTSENT_LOWAT is not None:
             # Whom it accepts inherits it: the kernel takes little more for a client than the
             # network does, so that a stall shows (tcp(7)).
-            sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, HIGH_WATER)
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, HIGH_WATER)
         sock.setblocking(False)
         sock.bind(address)
         sock.listen(BACKLOG)

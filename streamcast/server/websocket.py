@@ -108,8 +108,17 @@ class WebSocket:
             return ()
         data = parser.data_to_send()
         if parser.is_idle:
-            self.parser = None
+            self.forget()
         return data
+
+    def forget(self) -> None:
+        """Let the parser go; what was said of how it ended is gone with it."""
+        parser, self.parser = self.parser, None
+        if parser is not None:
+            # It holds itself, by its generator and by the traceback of a mistake: without this only
+            # the collector would free it, which looks rarely.
+            parser.parser.close()
+            parser.parser_exc = None
 
     def _with_parser(self) -> Parser:
         """Return the parser, which has taken in all that came."""

@@ -61,7 +61,7 @@ class Keeper:
         return pack("PEXPIRE", key, self._retained_ms, "NX") if self.expires else b""
 
     def published(self, key: bytes, id: MessageId) -> None:
-        """Look after a stream that was added to: once in `young` seconds or every 100 times."""
+        """Look after a stream that was added to: about every `young` seconds, or 100 times."""
         if not self._history and not self.expires:
             return
         now = self._clock_ms()
