@@ -111,8 +111,9 @@ def _room() -> str:
     return f"room-{os.urandom(4).hex()}"
 
 
-def _broadcast(subscribers: int, rate: float, **more: int) -> Callable[[float], tuple[Member, ...]]:
-    publishers = more.get("publishers", 1)
+def _broadcast(
+    subscribers: int, rate: float, publishers: int = 1
+) -> Callable[[float], tuple[Member, ...]]:
     return lambda duration: broadcast(
         _room(), subscribers=subscribers, publishers=publishers, rate=rate, duration=duration
     )

@@ -114,10 +114,8 @@ class Room:
         if went.reset:
             self._reset(went)
         elif went.items:
-            window = self.window
-            window.append(went.items)
-            if window.size > self.window_limit:
-                window.evict(self.window_limit, self.tip.index)
+            self.window.append(went.items)
+            self.window.evict(self.window_limit, self.tip.index)
         self.position = went.position
         return went.more
 
@@ -176,18 +174,17 @@ class Room:
         self._round = Round(items, start, self.tip, self._frozen)
         return True
 
-    def hand_out(self, limit: int) -> int:
-        """Write what is new to at most `limit` more members. Returns how many were visited."""
+    def hand_out(self, limit: int) -> None:
+        """Write what is new to at most `limit` more members."""
         if not self._begin_round():
-            return 0
+            return
         now = self._round
         assert now is not None
         start, end = now.start, now.end
-        members = now.members[now.next : now.next + limit]
         written = 0
         dialect: Dialect | None = None
         data, close = b"", None
-        for cursor in members:
+        for cursor in now.members[now.next : now.next + limit]:
             sink = cursor.sink
             if cursor.mark is start and sink.writable:
                 cursor.mark = end
@@ -209,7 +206,6 @@ class Room:
         now.next += limit
         if now.next >= len(now.members):
             self._round = None
-        return len(members)
 
     def _mark(self, index: int, *, told: MessageId | None = None) -> Mark:
         if index == self.window.end:

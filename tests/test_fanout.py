@@ -19,12 +19,11 @@ class FakeRoom:
     def has_news(self) -> bool:
         return self.left > 0
 
-    def hand_out(self, limit: int) -> int:
+    def hand_out(self, limit: int) -> None:
         count = min(limit, self.left)
         self.left -= count
         self._out.now += count * self._out.each
         self._out.log.append(f"{self.name}{count}")
-        return count
 
 
 class Owner:

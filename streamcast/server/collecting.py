@@ -2,8 +2,9 @@
 
 The law of this file: what is still needed is not looked through again and again. Connections, rooms
 and their windows are hundreds of thousands of objects that live long; Python's own thresholds look
-through all of them many times a minute, which takes a tenth of the CPU and stands still for a tenth
-of a second. Nothing here leaves cycles behind in its usual course: reference counts free it.
+through all of them many times a minute, which takes a twentieth of the CPU and stands still for up
+to a tenth of a second. Nothing here leaves cycles behind in its usual course: reference counts
+free it.
 """
 
 import gc

@@ -364,14 +364,8 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self._held.append((waited_for, publication))
 
+    @guarded
     def _published(self, publication: Publication, outcome: Outcome) -> None:
-        # Guarded in place: it is called for each message.
-        try:
-            self._answer(publication, outcome)
-        except Exception as fault:  # noqa: BLE001 - as in guard
-            end_for(fault, self)
-
-    def _answer(self, publication: Publication, outcome: Outcome) -> None:
         self._context.intake.ended(self, publication.size)
         if not self._reading:
             self._update_reading()

@@ -135,18 +135,11 @@ class Lane(asyncio.Protocol):
         self._silent_looks = 0
         self._reader.feed(data)
         try:
-            gets, pending = self._reader.gets, self._pending
-            while (reply := gets()) is not _NOT_YET:
+            while (reply := self._reader.gets()) is not _NOT_YET:
                 if isinstance(reply, hiredis.PushNotification):
                     self._on_push(reply)
-                    continue
-                callback = pending.popleft()
-                if callback is not None:
-                    # As in _hand, without the call.
-                    try:
-                        callback(reply)
-                    except Exception as fault:  # noqa: BLE001 - as there
-                        _tell(fault)
+                else:
+                    _hand(self._pending.popleft(), reply)
         except (hiredis.ProtocolError, IndexError):
             self.close("the store does not speak RESP3")
 
@@ -187,11 +180,7 @@ def _hand(callback: Callback | None, reply: Any) -> None:
     try:
         callback(reply)
     except Exception as fault:  # noqa: BLE001 - the boundary between one room and all others
-        _tell(fault)
-
-
-def _tell(fault: Exception) -> None:
-    log.error("fault", where="reply from the store", fault=repr(fault), exc_info=True)
+        log.error("fault", where="reply from the store", fault=repr(fault), exc_info=True)
 
 
 def into(answer: asyncio.Future[Any]) -> Callback:

@@ -167,8 +167,7 @@ class Writer:
 
     def _answered(self, key: bytes, publication: Publication, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError) and self._goes_on(key, publication, reply):
-            self.in_flight -= publication.size
-            del self._under_way[publication]
+            self._is_under_way_no_more(publication)
             self._serve()
             return
         outcome = _outcome(reply)
@@ -189,13 +188,15 @@ class Writer:
         return self._returned(key, publication, error)
 
     def _ended(self, publication: Publication, outcome: Outcome) -> None:
-        self.in_flight -= publication.size
-        del self._under_way[publication]
+        self._is_under_way_no_more(publication)
         try:
             publication.done(publication, outcome)
         finally:
-            if self._waiting:
-                self._serve()
+            self._serve()
+
+    def _is_under_way_no_more(self, publication: Publication) -> None:
+        self.in_flight -= publication.size
+        del self._under_way[publication]
 
     def busy_keys(self) -> set[bytes]:
         """Return the keys of which something is under way, or waits."""
