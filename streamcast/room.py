@@ -77,7 +77,7 @@ class Room:
     def __init__(self, name: str, info: StreamInfo, window_limit: int) -> None:
         self.name = name
         self.position = Position.at_end(info)
-        self.window = Window(self.position.id)
+        self.window = Window(self.position.id, self.position.fingerprint)
         self.window_limit = window_limit
         self.history = 0
         self.tip = Mark(0, self.position.id, self.position.fingerprint, 0)
@@ -112,14 +112,14 @@ class Room:
         if went.again is not None:
             return True
         if went.reset:
-            self._reset(went)
+            self._reset(went, read.known or {})
         elif went.items:
             self.window.append(went.items)
             self.window.evict(self.window_limit, self.tip.index)
         self.position = went.position
         return went.more
 
-    def _reset(self, went: Progress) -> None:
+    def _reset(self, went: Progress, known: Mapping[MessageId, int]) -> None:
         """Go over to another history: the round under way ends, and one that tells of it begins.
 
         So the tip never is of the old one. What was read but not handed out, the gap covers.
@@ -128,7 +128,7 @@ class Room:
             self.hand_out(len(self._round.members))
         gap, *messages = went.items
         assert isinstance(gap, Gap)
-        self.window.reset(gap.resume, whole=went.whole)
+        self.window.reset(gap.resume, known.get(gap.resume), whole=went.whole)
         self.window.append([gap._replace(after=self.tip.id), *messages])
         self.history += 1
         self.position = went.position
@@ -325,10 +325,11 @@ class Room:
         self.measure(entries)
         entries = entries[::-1]
         if len(entries) == asked:
-            self.window.prepend(entries[1:], entries[0].id, whole=True)
+            first, *others = entries
+            self.window.prepend(others, first.id, first.fingerprint, whole=True)
             return
         kept = len(entries) + sum(isinstance(item, Message) for item in self.window.items)
-        self.window.prepend(entries, ZERO, whole=self.position.added == kept)
+        self.window.prepend(entries, ZERO, None, whole=self.position.added == kept)
 
     def shrink(self) -> None:
         """Forget all that was handed out."""

@@ -20,18 +20,29 @@ BEFORE = -(1 << 62)
 class Window:
     """A run of items from index `start` up to, but not including, `end`.
 
-    `floor` is the position before the first item; `whole` says that nothing is missing between
-    the two, so that one who has seen `floor` may go on from here. Below `solid`, an index may have
-    stood for another item before: what was evicted and read again need not be as many.
+    `floor` is the position before the first item, and `floor_fingerprint` that of the entry there
+    (None if it is not known); `whole` says that nothing is missing between the two, so that one who
+    has seen `floor` may go on from here. Below `solid`, an index may have stood for another item
+    before: what was evicted and read again need not be as many.
     """
 
-    __slots__ = ("end", "floor", "gaps", "items", "size", "solid", "start", "whole")
+    __slots__ = (
+        "end",
+        "floor",
+        "floor_fingerprint",
+        "gaps",
+        "items",
+        "size",
+        "solid",
+        "start",
+        "whole",
+    )
 
-    def __init__(self, floor: MessageId) -> None:
+    def __init__(self, floor: MessageId, fingerprint: int | None) -> None:
         self.items: list[Item] = []
         self.start = self.end = 0
         self.solid = BEFORE
-        self.floor = floor
+        self.floor, self.floor_fingerprint = floor, fingerprint
         self.whole = True
         self.size = 0
         self.gaps = 0
@@ -44,12 +55,19 @@ class Window:
             self.size += _weight(item)
             self.gaps += isinstance(item, Gap)
 
-    def prepend(self, entries: Sequence[Message], floor: MessageId, *, whole: bool) -> None:
+    def prepend(
+        self,
+        entries: Sequence[Message],
+        floor: MessageId,
+        fingerprint: int | None,
+        *,
+        whole: bool,
+    ) -> None:
         """Add older entries, in order, and move the floor down to before them."""
         self.items[:0] = entries
         self.start -= len(entries)
         self.size += sum(map(_weight, entries))
-        self.floor, self.whole = floor, whole
+        self.floor, self.floor_fingerprint, self.whole = floor, fingerprint, whole
 
     def evict(self, limit: int, keep_from: int) -> None:
         """Forget the oldest items until `limit` bytes are left, none from index `keep_from` on."""
@@ -62,16 +80,17 @@ class Window:
         if count:
             last = self.items[count - 1]
             self.floor, self.whole = last.id, isinstance(last, Message)
+            self.floor_fingerprint = last.fingerprint if isinstance(last, Message) else None
             del self.items[:count]
             self.start += count
             self.solid = max(self.solid, self.start)
 
-    def reset(self, floor: MessageId, *, whole: bool) -> None:
+    def reset(self, floor: MessageId, fingerprint: int | None, *, whole: bool) -> None:
         """Forget everything; the history is another one."""
         self.start = self.solid = self.end
         self.items = []
         self.size = self.gaps = 0
-        self.floor, self.whole = floor, whole
+        self.floor, self.floor_fingerprint, self.whole = floor, fingerprint, whole
 
     def find(self, id: MessageId) -> int | None:
         """Return the index behind the entry `id`, None if it isn't there to go on from."""
@@ -105,7 +124,7 @@ class Window:
     def before(self, index: int) -> tuple[MessageId, int | None]:
         """Return ID and fingerprint of the entry that a place at `index` stands behind."""
         if index == self.start:
-            return self.floor, None
+            return self.floor, self.floor_fingerprint
         item = self.items[index - 1 - self.start]
         if isinstance(item, Gap):
             return item.latest if item.earliest is None else item.resume, None
@@ -125,9 +144,16 @@ class Window:
         return None
 
     def fingerprints(self, end: int) -> dict[MessageId, int]:
-        """Return the fingerprints of the messages before index `end`, by their ID."""
+        """Return the fingerprints of the messages before index `end`, by their ID.
+
+        That of the entry at the floor is among them: right behind a reset, or in a room just
+        opened, it is the only one that an older history can be known by.
+        """
         items = self.items[: max(0, end - self.start)]
-        return {item.id: item.fingerprint for item in items if isinstance(item, Message)}
+        found = {item.id: item.fingerprint for item in items if isinstance(item, Message)}
+        if self.floor_fingerprint is not None:
+            found[self.floor] = self.floor_fingerprint
+        return found
 
     def back(self, count: int) -> int | None:
         """Return the index before the newest `count` messages, None if not so many are here."""

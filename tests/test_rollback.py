@@ -1,0 +1,84 @@
+"""A room goes on behind the newest entry that it knows and that is still there.
+
+Where a failover takes messages back, a member is told a gap; what it was told before, or did not
+ask for, is not sent to it again.
+"""
+
+import pytest
+
+from streamcast.message import Gap, MessageId
+from streamcast.room import Room
+from tests.model import Member, Remembers, Stream
+
+LIMIT = 100_000
+
+
+@pytest.fixture
+def stream() -> Stream:
+    """Five entries."""
+    made = Stream()
+    for _ in range(5):
+        made.add()
+    return made
+
+
+class Follower:
+    """A room, and a member at its end."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.room = Room("room", stream.info(), LIMIT)
+        self.member = Member(Remembers())
+        self.room.add(self.member.cursor, self.room.tip)
+
+    def told(self) -> list[str]:
+        """What the member is told of all that there is by now: `gap`, or a message's number."""
+        more = True
+        while more:
+            read = self.room.next_read(announced=True)
+            more = self.room.received(read, self._stream.answer(read))
+        while self.room.has_news:
+            self.room.hand_out(9)
+        log, self.member.log = self.member.log, []
+        return ["gap" if isinstance(item, Gap) else str(item.id.ms) for item in log]
+
+
+def test_it_goes_on_where_it_was_opened(stream: Stream) -> None:
+    """What was said after it was opened is gone, and all that it ever handed out."""
+    follower = Follower(stream)
+    stream.add()
+    assert follower.told() == ["6"]
+    stream.roll_back(1)
+    stream.add(MessageId(7, 0))
+    assert follower.told() == ["gap", "7"]
+
+
+def test_it_goes_on_where_the_last_history_began(stream: Stream) -> None:
+    """Two failovers, each of which takes back what came since the one before."""
+    follower = Follower(stream)
+    for number in (6, 7):
+        stream.add(MessageId(number, 0))
+        assert follower.told()[-1] == str(number)
+        stream.roll_back(1)
+    stream.add(MessageId(8, 0))
+    assert follower.told() == ["gap", "8"]
+
+
+def test_it_goes_on_behind_what_was_evicted_last(stream: Stream) -> None:
+    follower = Follower(stream)
+    stream.add()
+    assert follower.told() == ["6"]
+    follower.room.shrink()
+    stream.add()
+    assert follower.told() == ["7"]
+    stream.roll_back(1)
+    stream.add(MessageId(8, 0))
+    assert follower.told() == ["gap", "8"]
+
+
+def test_it_begins_anew_where_none_is_there_any_more(stream: Stream) -> None:
+    follower = Follower(stream)
+    stream.delete()
+    stream.add(MessageId(5, 0))
+    stream.add()
+    assert follower.told() == ["gap", "5", "6"]
