@@ -123,7 +123,9 @@ class Worker:
         assert process.stdin is not None
         assert process.stdout is not None
         # It stays open: its end says that this process has ended.
-        process.stdin.write(pickle.dumps(self._task))
+        with suppress(RuntimeError):
+            # uvloop's, for one that has ended by now: which it says next.
+            process.stdin.write(pickle.dumps(self._task))
         said = (await process.stdout.readline()).decode(errors="replace").strip()
         self._serves = said == READY
         if not self._serves:
