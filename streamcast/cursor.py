@@ -54,16 +54,19 @@ class Sink(Protocol):
 
     writable: bool
     """Whether the peer takes what is written; while False, its members stay where they are."""
-    write: Callable[[bytes], object]
-    """Writes frames: what every delivery calls, and nothing in between. For what it raises, the
-    sink is to be told that it `broke`."""
+    write: Callable[[bytes], int]
+    """Writes frames, and returns how many bytes were taken: what every delivery calls, and nothing
+    in between. The sink is to be told where it `fell_short`, or raised and so `broke`."""
 
     @property
     def dialect(self) -> Dialect:
         """How the peer is spoken to."""
 
-    def broke(self, fault: Exception) -> None:
-        """End for a fault in writing, which is being handled."""
+    def fell_short(self, data: bytes, taken: int) -> None:
+        """Write the rest of `data` later, before anything else."""
+
+    def broke(self, data: bytes, fault: Exception) -> None:
+        """Write `data` later if it only was too early; else end for the fault, being handled."""
 
     def close(self, how: Close) -> None:
         """Close the connection; it leaves all of its rooms."""
@@ -73,6 +76,16 @@ class Sink(Protocol):
 
     def refused(self, cursor: "Cursor", error: CodedError) -> None:
         """Tell that a join failed; the cursor is no member."""
+
+
+def write(sink: Sink, data: bytes) -> None:
+    """Write frames, whatever comes of it."""
+    try:
+        taken = sink.write(data)
+        if taken != len(data):
+            sink.fell_short(data, taken)
+    except Exception as fault:  # noqa: BLE001 - the boundary between one and all others
+        sink.broke(data, fault)
 
 
 def encoded(room: str, dialect: Dialect, items: Sequence[Item]) -> Batch:
@@ -114,9 +127,6 @@ class Cursor:
         """Write items to this member alone."""
         batch = encoded(self.room, self.sink.dialect, items)
         if batch.data:
-            try:
-                self.sink.write(batch.data)
-            except Exception as fault:  # noqa: BLE001 - the boundary between one and all others
-                self.sink.broke(fault)
+            write(self.sink, batch.data)
         if batch.close is not None:
             self.sink.close(batch.close)

@@ -183,7 +183,7 @@ class Room:
         start, end = now.start, now.end
         written = 0
         dialect: Dialect | None = None
-        data, close = b"", None
+        data, size, close = b"", 0, None
         for cursor in now.members[now.next : now.next + limit]:
             sink = cursor.sink
             if cursor.mark is start and sink.writable:
@@ -192,13 +192,17 @@ class Room:
                     # Once for all who speak it, but for where they take turns.
                     dialect = sink.dialect
                     data, close = now.batch(self.name, dialect)
+                    size = len(data)
                 if data:
-                    # Not sink.write(data): looking a method up costs more than an attribute.
+                    # As cursor.write does, in place. Not sink.write(data): looking a method up
+                    # costs more than an attribute.
                     write = sink.write
                     try:
-                        write(data)
-                    except Exception as fault:  # noqa: BLE001 - as in Cursor.take
-                        sink.broke(fault)
+                        taken = write(data)
+                        if taken != size:
+                            sink.fell_short(data, taken)
+                    except Exception as fault:  # noqa: BLE001 - as in cursor.write
+                        sink.broke(data, fault)
                     written += 1
                 if close is not None:
                     sink.close(close)

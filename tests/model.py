@@ -116,10 +116,10 @@ class Member:
         self.start_told = False
         self.pauses_after = 10**9
         self.writes = 0
-        self.write: Callable[[bytes], object] = self._write
+        self.write: Callable[[bytes], int] = self._write
         self.cursor = Cursor(self, "room")
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> int:
         assert self.writable
         self.writes += 1
         for index in data.split(b";")[:-1]:
@@ -127,8 +127,12 @@ class Member:
         self.pauses_after -= 1
         if self.pauses_after <= 0:
             self.writable = False
+        return len(data)
 
-    def broke(self, fault: Exception) -> None:
+    def fell_short(self, data: bytes, taken: int) -> None:
+        raise AssertionError(data)
+
+    def broke(self, data: bytes, fault: Exception) -> None:
         raise fault
 
     def close(self, how: Close) -> None:

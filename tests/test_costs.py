@@ -131,9 +131,9 @@ def test_a_batch_reaches_sockets_in_one_write_each(
     eventually(lambda: server.context.relay.statistics().members == 10)
     writes: list[bytes] = []
 
-    def count(write: Callable[[bytes], object], data: bytes) -> None:
+    def count(write: Callable[[bytes], int], data: bytes) -> int:
         writes.append(data)
-        write(data)
+        return write(data)
 
     for connection in server.context.connections:
         connection.write = partial(count, connection.write)

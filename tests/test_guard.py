@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 import pytest
@@ -18,9 +19,11 @@ from websockets.frames import Opcode
 from streamcast.config import RelaySettings, ServerSettings, StreamSettings
 from streamcast.relay import Relay
 from streamcast.server import handshake, head, target, websocket
+from streamcast.server.accepting import Accepting
 from streamcast.server.connection import Connection
 from streamcast.server.context import Context
 from streamcast.server.head import Head
+from streamcast.server.listening import listen, url_of
 from streamcast.streams import RedisStreams
 from streamcast.wire import JsonV1, Plain
 from tests.bystander import Bystander
@@ -59,12 +62,13 @@ class InProcess:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self.context = Context(relay, ServerSettings(), messages)
-        sockets = await self._loop.create_server(lambda: Head(self.context), "127.0.0.1", 0)
-        self.port = sockets.sockets[0].getsockname()[1]
-        self.url = f"ws://127.0.0.1:{self.port}"
+        sockets = await listen("127.0.0.1", 0)
+        self.port = sockets[0].getsockname()[1]
+        self.url = url_of(sockets)
+        accepting = Accepting(self.context, sockets)
         self._ready.set()
         await self._stop.wait()
-        sockets.close()
+        accepting.close()
         for connection in self.context.connections:
             connection.abort()
         await relay.close()
@@ -234,7 +238,13 @@ class FaultyTransport:
 def make_write_fail(connection: Connection | Head, data: bytes) -> None:
     connection._transport = FaultyTransport(connection._transport, data)  # type: ignore[assignment]
     if isinstance(connection, Connection):
-        connection.write = connection._transport.write
+        connection.write = partial(write_unless, data, connection.write)
+
+
+def write_unless(bad: bytes, write: Callable[[bytes], int], data: bytes) -> int:
+    if bad in data:
+        raise Fault
+    return write(data)
 
 
 def test_a_member_that_can_not_be_written_to(server: InProcess, bystander: Bystander) -> None:

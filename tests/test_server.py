@@ -11,7 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from streamcast.server import target
-from streamcast.server.listening import HIGH_WATER, close_all, listen
+from streamcast.server.listening import UNSENT, close_all, listen
 from streamcast.wire import Start
 from tests.clients import JSON, Client, NodeClient
 from tests.raw import Raw
@@ -330,4 +330,4 @@ def test_accepted_sockets_inherit_the_limit_of_unsent_bytes() -> None:
         limit = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
         accepted.close()
     close_all(sockets)
-    assert limit == HIGH_WATER
+    assert limit == UNSENT

@@ -102,7 +102,7 @@ class Accepting:
             return True
         client.setblocking(False)
         opening = self._loop.create_task(
-            self._loop.connect_accepted_socket(lambda: Head(self._context), client)
+            self._loop.connect_accepted_socket(lambda: Head(self._context, client), client)
         )
         self._opening.add(opening)
         opening.add_done_callback(self._opened)

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -12,16 +11,16 @@ from streamcast import log
 from streamcast.config import RelaySettings, ServerSettings, StreamSettings
 from streamcast.relay import Relay
 from streamcast.server import health
+from streamcast.server.accepting import Accepting
 from streamcast.server.collecting import collect_rarely
 from streamcast.server.context import Context
 from streamcast.server.draining import drain
-from streamcast.server.head import Head
 from streamcast.server.keepalive import (
     sweep_closes_forever,
     sweep_forever,
     sweep_heads_forever,
 )
-from streamcast.server.listening import BACKLOG, Listening, listen, url_of
+from streamcast.server.listening import Listening, listen, url_of
 from streamcast.server.others import Others
 from streamcast.server.signals import stop_on_signals
 from streamcast.server.starting import files_for_clients, started
@@ -48,22 +47,12 @@ async def serve(
         async def begin(context: Context, stop: Callable[[], None]) -> Listening:
             sockets = await listen(server.host, server.port)
             url = url_of(sockets)
-            accepting = [await _accept(context, sock) for sock in sockets]
+            accepting = Accepting(context, sockets)
             stop_on_signals(stop)
             listening(url, path)
-
-            def close() -> None:
-                for each in accepting:
-                    each.close()
-
-            return Listening(url, close)
+            return Listening(url, accepting.close)
 
         await serve_clients(streams, messages, server, begin, Others())
-
-
-async def _accept(context: Context, sock: socket.socket) -> asyncio.Server:
-    loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: Head(context), sock=sock, backlog=BACKLOG)
 
 
 async def serve_clients(

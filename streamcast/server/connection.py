@@ -5,16 +5,16 @@ takes nothing more, nothing more is read from it either, and its rooms leave it 
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 
 from streamcast import log
-from streamcast.cursor import Cursor
+from streamcast.cursor import Cursor, write
 from streamcast.errors import CodedError, TooManyRooms
 from streamcast.message import MessageId, own_fields
 from streamcast.server.context import Context
 from streamcast.server.guard import end_for, guarded
 from streamcast.server.intake import MOST_PUBLISHING, PIECE, SLICE
-from streamcast.server.listening import HIGH_WATER
 from streamcast.server.parser import Received
 from streamcast.server.target import Target
 from streamcast.server.websocket import WebSocket
@@ -55,6 +55,7 @@ class Connection(asyncio.BufferedProtocol):
         "_reading",
         "_resting",
         "_room",
+        "_socket",
         "_transport",
         "_unread",
         "asked",
@@ -69,11 +70,19 @@ class Connection(asyncio.BufferedProtocol):
         "write",
     )
 
-    def __init__(self, context: Context, transport: asyncio.Transport, dialect: Dialect) -> None:
+    def __init__(
+        self,
+        context: Context,
+        transport: asyncio.Transport,
+        sock: socket.socket,
+        dialect: Dialect,
+    ) -> None:
         self._context = context
         self._transport = transport
-        # The transport's own, since every delivery calls it; what it raises is looked after there.
-        self.write: Callable[[bytes], object] = transport.write
+        self._socket = sock
+        # Every delivery calls it. The socket's own is a tenth quicker than the transport's, which
+        # only is needed where the socket takes no more.
+        self.write: Callable[[bytes], int] = sock.send
         self.dialect = dialect
         self.websocket = WebSocket(dialect.max_frame(context.messages.max_message))
         self._cursors: dict[str, Cursor] = {}
@@ -105,7 +114,8 @@ class Connection(asyncio.BufferedProtocol):
     def open(self, target: Target) -> None:
         """Begin, behind the handshake: join the room of the URL, or say why not."""
         context = self._context
-        self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        # So it pauses as soon as anything waits for the socket, and until nothing does.
+        self._transport.set_write_buffer_limits(high=0)
         context.connections[self] = None
         context.opened += 1
         log.debug("connection opened", dialect=self.dialect.name or "plain", room=target.room)
@@ -380,20 +390,34 @@ class Connection(asyncio.BufferedProtocol):
 
     # What goes
 
-    def broke(self, fault: Exception) -> None:
-        """End for a fault in writing, which is being handled."""
-        end_for(fault, self)
-
     @guarded
+    def fell_short(self, data: bytes, taken: int) -> None:
+        """Have the transport write the rest as soon as the socket takes it."""
+        self._transport.write(data[taken:])
+
+    def broke(self, data: bytes, fault: Exception) -> None:
+        """Wait for a socket that takes nothing; end where the peer is gone, or for a fault."""
+        if isinstance(fault, BlockingIOError):
+            self.fell_short(data, 0)
+        elif isinstance(fault, OSError):
+            self.abort()
+        else:
+            end_for(fault, self)
+
     def ping(self) -> None:
         """Ask the peer for a sign."""
-        self.write(frames.PING)
+        write(self, frames.PING)
 
     def _reply(self, reply: Reply) -> None:
         if isinstance(reply, Close):
             self.close(reply)
         elif reply:
-            self.write(reply)
+            write(self, reply)
+
+    def _queue(self, data: bytes) -> int:
+        """Write behind what waits for the socket."""
+        self._transport.write(data)
+        return len(data)
 
     def _end_transport(self) -> None:
         """Close behind what was written.
@@ -419,14 +443,18 @@ class Connection(asyncio.BufferedProtocol):
 
     @guarded
     def pause_writing(self) -> None:
-        """Leave the members of this connection where they are."""
+        """Leave the members of this connection where they are; what is said meanwhile waits."""
         self.writable = False
+        if self._closing is None:
+            self.write = self._queue
         self._update_reading()
 
     @guarded
     def resume_writing(self) -> None:
         """Catch up."""
         self.writable = True
+        if self._closing is None:
+            self.write = self._socket.send
         self.stalled = 0.0
         self.left = -1
         self._update_reading()
@@ -466,8 +494,9 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.pause_reading()
 
 
-def _write_nothing(_data: bytes) -> None:
-    """Stand in for the transport's, once the close was sent."""
+def _write_nothing(data: bytes) -> int:
+    """Stand in for the socket's, once the close was sent."""
+    return len(data)
 
 
 def _is_malformed(request: Join | Leave | Ping | Invalid) -> bool:

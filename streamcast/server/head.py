@@ -7,6 +7,7 @@ not come is refused, and one that was refused is cut, when keepalive says that i
 
 import asyncio
 import re
+import socket
 from http import HTTPStatus
 from typing import cast
 
@@ -32,10 +33,11 @@ class Head(asyncio.BufferedProtocol):
     `since`: when it was made, in the event loop's time.
     """
 
-    __slots__ = ("_answered", "_buffer", "_context", "_transport", "since")
+    __slots__ = ("_answered", "_buffer", "_context", "_socket", "_transport", "since")
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, sock: socket.socket) -> None:
         self._context = context
+        self._socket = sock
         self._buffer = bytearray()
         self._answered = False
         self._transport: asyncio.Transport
@@ -123,7 +125,7 @@ class Head(asyncio.BufferedProtocol):
 
     def _become(self, dialect: Dialect, answer: bytes, place: target.Target, rest: bytes) -> None:
         """Answer that the connection is a WebSocket from here on, and have it be one."""
-        connection = Connection(self._context, self._transport, dialect)
+        connection = Connection(self._context, self._transport, self._socket, dialect)
         self._answered = True
         self._context.heads.pop(self, None)
         self._transport.write(answer)

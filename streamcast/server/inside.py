@@ -30,7 +30,7 @@ async def serving_inside(store: RedisStreams, messages: RelaySettings) -> AsyncI
         ours, theirs = socket.socketpair()
         try:
             loop = asyncio.get_running_loop()
-            await loop.connect_accepted_socket(lambda: Head(context), ours)
+            await loop.connect_accepted_socket(lambda: Head(context, ours), ours)
         except BaseException:
             ours.close()
             theirs.close()

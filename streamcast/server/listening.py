@@ -15,9 +15,8 @@ from typing import Any
 from streamcast.errors import StartError
 
 BACKLOG = 2048
-HIGH_WATER = 64 * 1024
-"""How many bytes wait for a client's socket before its member is left behind; as many in the kernel
-as beside it."""
+UNSENT = 64 * 1024
+"""How many bytes for a client may wait in the kernel; who has more is left behind."""
 _NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 NOT_HERE = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 """What a machine says to addresses of a family that it does not have, as one of `localhost` may
@@ -77,7 +76,7 @@ def _listen_at(family: int, address: tuple[Any, ...]) -> socket.socket:
             # Whom it accepts inherits it: the kernel takes little more for a client than the
             # network does, so that a stall shows (tcp(7)).
             with suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, HIGH_WATER)
+                sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT)
         sock.setblocking(False)
         sock.bind(address)
         sock.listen(BACKLOG)
