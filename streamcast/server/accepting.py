@@ -8,6 +8,7 @@ to that one for a moment, and then takes what is left, so that nobody waits for 
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import Sequence
 
@@ -20,7 +21,8 @@ MOMENT = 0.005
 AT_ONCE = 16
 """How many clients are taken in before the event loop runs; so uneven may it be."""
 WITHOUT_FILES = 1.0
-"""Seconds until it is tried again where the system gives no more files."""
+"""Seconds between two warnings that the system gives no more files; and until it is tried again
+where it gives none even to cut a client off."""
 NO_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -33,6 +35,9 @@ class Accepting:
         self._loop = asyncio.get_running_loop()
         self._opening: set[asyncio.Task[object]] = set()
         self._closed = False
+        # Given up for a moment where the system gives no more, to cut off who comes then.
+        self._spare = _spare_file()
+        self._warned = -WITHOUT_FILES
         self._tell()
         for sock in sockets:
             self._watch(sock)
@@ -43,6 +48,7 @@ class Accepting:
         for sock in self._sockets:
             self._loop.remove_reader(sock)
             sock.close()
+        self._give_up_spare()
         self._context.others.accept_none()
 
     def _tell(self) -> None:
@@ -95,11 +101,10 @@ class Accepting:
             return False
         except OSError as error:
             # Anything else is about this client, who is gone (accept(2)).
-            if error.errno in NO_FILES:
-                log.warning("can't accept", reason=error.strerror)
-                self._pause(sock, WITHOUT_FILES)
-                return False
-            return True
+            if error.errno not in NO_FILES or self._cut_off(sock, error):
+                return True
+            self._pause(sock, WITHOUT_FILES)
+            return False
         client.setblocking(False)
         opening = self._loop.create_task(
             self._loop.connect_accepted_socket(lambda: Head(self._context, client), client)
@@ -108,6 +113,36 @@ class Accepting:
         opening.add_done_callback(self._opened)
         return True
 
+    def _cut_off(self, sock: socket.socket, why: OSError) -> bool:
+        """Accept a client only to close it, so that none waits for files that may never come.
+
+        Returns whether it was possible.
+        """
+        if self._loop.time() - self._warned >= WITHOUT_FILES:
+            self._warned = self._loop.time()
+            log.warning("can't accept", reason=why.strerror)
+        self._give_up_spare()
+        try:
+            sock.accept()[0].close()
+        except OSError as error:
+            return error.errno not in NO_FILES
+        finally:
+            self._spare = _spare_file()
+        return True
+
+    def _give_up_spare(self) -> None:
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
+
     def _opened(self, opening: asyncio.Task[object]) -> None:
         self._opening.discard(opening)
         log.fault_of(opening, "accepting")
+
+
+def _spare_file() -> int | None:
+    """Open a file that can be given up, if there is one to be had."""
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
