@@ -57,10 +57,11 @@ class OpenRoom:
         self.weight = 0
         self.queued = False
         self._held = False
-        # Those who wait for a read that begins after they asked: not sent, sent, answered.
+        # Those who wait for a read that begins after they asked: not sent, sent.
         self._asked: list[asyncio.Future[None]] = []
         self._sent: list[asyncio.Future[None]] = []
-        self._answered: list[tuple[int, asyncio.Future[None]]] = []
+        # Those who wait until all before an index is handed out.
+        self._waiting_out: list[tuple[int, asyncio.Future[None]]] = []
 
     @property
     def room(self) -> Room:
@@ -102,9 +103,9 @@ class OpenRoom:
             return False
         more = self._room.received(read, reply)
         if not more and self._sent:
-            end = self._room.window.end
-            self._answered += [(end, waiter) for waiter in self._sent]
-            self._sent = []
+            sent, self._sent = self._sent, []
+            for waiter in sent:
+                _wake(waiter)
         self._relay.grown(self)
         return more
 
@@ -122,22 +123,40 @@ class OpenRoom:
         if self._held and room.has_room:
             self._held = False
             self._relay.streams.changed(self.name)
-        if not self._answered:
+        if not self._waiting_out:
             return
         tip = room.tip.index
-        for end, waiter in self._answered:
-            if end <= tip and not waiter.done():
-                waiter.set_result(None)
-        self._answered = [entry for entry in self._answered if entry[0] > tip]
+        for end, waiter in self._waiting_out:
+            if end <= tip:
+                _wake(waiter)
+        self._waiting_out = [entry for entry in self._waiting_out if entry[0] > tip]
 
     def broken(self) -> None:
         """Part with the members; they come back to a room that is opened anew."""
         for cursor in list(self.room.members):
             cursor.sink.close(Close(Code.INTERNAL, "internal error"))
 
-    async def wait_fresh(self) -> None:
-        """Wait until the stream was read after this call, and all of it was handed out."""
+    async def wait_read(self) -> None:
+        """Wait until the stream was read, to its end, after this call.
+
+        What was asked of the store before, and answered, was of the room's history then, if that is
+        still the same.
+        """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asked.append(waiter)
         self._relay.streams.changed(self.name)
         await waiter
+
+    async def wait_fresh(self) -> None:
+        """Wait until the stream was read after this call, and all of it was handed out."""
+        await self.wait_read()
+        end = self.room.window.end
+        if end > self.room.tip.index:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting_out.append((end, waiter))
+            await waiter
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

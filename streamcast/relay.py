@@ -19,7 +19,6 @@ from streamcast.follower import OpenRoom
 from streamcast.joining import Need, Placed, locate
 from streamcast.message import ZERO
 from streamcast.proof import Kind, Read, page
-from streamcast.room import Room
 from streamcast.streams import Publication, Streams
 from streamcast.window import BEFORE
 from streamcast.wire import Close, Start
@@ -217,6 +216,7 @@ class Relay:
         floor, history, count = room.window.floor, room.history, room.count + 1
         try:
             entries = await self.streams.before(room.name, floor, count)
+            await open_room.wait_read()
             room.older(floor, history, entries, count)
             self._weigh(open_room)
         finally:
@@ -231,6 +231,9 @@ class Relay:
         """Part with a room that nobody is in."""
         if self._rooms.get(open_room.name) is open_room:
             del self._rooms[open_room.name]
+            if open_room.filling is not None:
+                # It would wait for a room that is read no more.
+                open_room.filling.cancel()
             self._window_bytes -= open_room.weight
             if open_room.is_open:
                 self._delivered_before += open_room.room.delivered
@@ -269,10 +272,11 @@ class Relay:
         open_room = self._rooms[cursor.room]
         read = open_room.room.catch_up(cursor)
         if read is not None:
-            cursor.work = self._spawn(self._catch_up(open_room.room, cursor, read))
+            cursor.work = self._spawn(self._catch_up(open_room, cursor, read))
 
-    async def _catch_up(self, room: Room, cursor: Cursor, read: Read | None) -> None:
+    async def _catch_up(self, open_room: OpenRoom, cursor: Cursor, read: Read | None) -> None:
         """Read for one member what the window has no longer, page by page."""
+        room = open_room.room
         try:
             while read is not None and cursor.mark is not None:
                 mark, history = cursor.mark, room.history
@@ -281,6 +285,7 @@ class Relay:
                 except StoreError:
                     await asyncio.sleep(RETRY)
                 else:
+                    await open_room.wait_read()
                     room.caught(cursor, mark, history, reply)
                     if cursor.mark is not None and cursor.mark.id == mark.id != room.tip.id:
                         # The store has less than the room has read: it has to look again.

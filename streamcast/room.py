@@ -259,7 +259,8 @@ class Room:
     def caught(self, cursor: Cursor, mark: Mark, history: int, reply: Reply) -> None:
         """Write a page that was read, in this `history`, for a member that stood at `mark`.
 
-        It is for nothing if the member takes no more or stands elsewhere by now, or the room.
+        The room must have read on since. It is for nothing if the member takes no more or stands
+        elsewhere by now, or the room.
         """
         if cursor.mark is not mark or history != self.history or not cursor.sink.writable:
             return
@@ -321,8 +322,8 @@ class Room:
     def older(self, floor: MessageId, history: int, entries: Sequence[Message], asked: int) -> None:
         """Put entries in front of the window: the `asked` newest (2 or more) from `floor` down.
 
-        They come newest first, as XREVRANGE has them. They are for nothing if the window's floor
-        has moved meanwhile.
+        They come newest first, as XREVRANGE has them, and the room must have read on since. They
+        are for nothing if the window's floor has moved meanwhile.
         """
         if self.history != history or self.window.floor != floor:
             return

@@ -150,6 +150,11 @@ class RoomMachine(RuleBasedStateMachine):
             else:
                 self.room.hand_out(99)
 
+    def _read_again(self) -> None:
+        """Read to the end, behind what was asked of the store for a member."""
+        self.marked = bool(self.marked)
+        self.read_all()
+
     @rule(limit=st.integers(1, 2))
     def hand_out(self, limit: int) -> None:
         self.room.hand_out(limit)
@@ -194,8 +199,9 @@ class RoomMachine(RuleBasedStateMachine):
                 fresh = True
             elif place is Need.OLDER:
                 floor, count = self.room.window.floor, self.room.count + 1
-                older = self.stream.before(floor, count)
-                self.room.older(floor, self.room.history, older, count)
+                history, older = self.room.history, self.stream.before(floor, count)
+                self._read_again()
+                self.room.older(floor, history, older, count)
             elif start.after is not None:
                 return Placed(Mark(BEFORE, start.after, None, self.room.history))
             else:
@@ -218,6 +224,7 @@ class RoomMachine(RuleBasedStateMachine):
     @rule(which=WHICH)
     def page(self, which: int) -> None:
         member, mark, history, reply = self.pages.pop(which % len(self.pages))
+        self._read_again()
         self.room.caught(member.cursor, mark, history, reply)
         self._catch_up(member)
 
