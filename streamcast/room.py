@@ -270,6 +270,9 @@ class Room:
             # It is from a history that is gone. What there is now is read from the beginning.
             cursor.mark = Mark(BEFORE, ZERO, None, history, lost=mark.id)
             return
+        if mark.id > self.tip.id or (entries and entries[-1].id > self.position.id):
+            # It is ahead of what the room has handed out; or the page is of what is gone by now.
+            return
         entries, reaches_tip = self._up_to_tip(entries, last, complete=reply.complete)
         if mark.lost is not None or mark.history != history:
             # What it lost with the old history, none can tell.
@@ -305,7 +308,7 @@ class Room:
             return mark.index
         if mark.told == ZERO or mark.lost is not None:
             return None
-        return self.window.find(mark.id)
+        return self.window.find(mark.id, mark.fingerprint)
 
     def _hand(self, cursor: Cursor, items: Sequence[Item]) -> None:
         if items:

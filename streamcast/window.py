@@ -92,15 +92,20 @@ class Window:
         self.size = self.gaps = 0
         self.floor, self.floor_fingerprint, self.whole = floor, fingerprint, whole
 
-    def find(self, id: MessageId) -> int | None:
-        """Return the index behind the entry `id`, None if it isn't there to go on from."""
+    def find(self, id: MessageId, fingerprint: int | None = None) -> int | None:
+        """Return the index behind the entry `id`, None if it isn't there to go on from.
+
+        It is another one, too, if it has not that fingerprint.
+        """
         if id == self.floor:
-            return self.start if self.whole else None
+            is_it = fingerprint is None or self.floor_fingerprint in {None, fingerprint}
+            return self.start if self.whole and is_it else None
         index = bisect_left(self.items, id, key=_id)
         if index < len(self.items):
             item = self.items[index]
             if item.id == id and isinstance(item, Message):
-                return self.start + index + 1
+                is_it = fingerprint is None or item.fingerprint == fingerprint
+                return self.start + index + 1 if is_it else None
         return None
 
     def first_after(self, id: MessageId) -> int:

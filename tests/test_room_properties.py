@@ -334,8 +334,8 @@ def test_mutant_without_proof(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_mutant_that_resumes_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def find(self, id):
-        found = right(self, id)
+    def find(self, id, fingerprint=None):
+        found = right(self, id, fingerprint)
         return found if found is None else min(found + 1, self.end)
 
     right = Window.find
