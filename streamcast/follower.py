@@ -57,9 +57,9 @@ class OpenRoom:
         self.weight = 0
         self.queued = False
         self._held = False
-        # Those who wait for a read that begins after they asked: not sent, sent.
-        self._asked: list[asyncio.Future[None]] = []
-        self._sent: list[asyncio.Future[None]] = []
+        # Those who wait for a read that begins after they asked: not sent, sent. Some, for the end.
+        self._asked: list[tuple[asyncio.Future[None], bool]] = []
+        self._sent: list[tuple[asyncio.Future[None], bool]] = []
         # Those who wait until all before an index is handed out.
         self._waiting_out: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -102,10 +102,13 @@ class OpenRoom:
             self._relay.opened(self)
             return False
         more = self._room.received(read, reply)
-        if not more and self._sent:
+        if self._sent and not self._room.is_proving:
             sent, self._sent = self._sent, []
-            for waiter in sent:
-                _wake(waiter)
+            for waiter, to_end in sent:
+                if more and to_end:
+                    self._sent.append((waiter, to_end))
+                else:
+                    _wake(waiter)
         self._relay.grown(self)
         return more
 
@@ -136,20 +139,20 @@ class OpenRoom:
         for cursor in list(self.room.members):
             cursor.sink.close(Close(Code.INTERNAL, "internal error"))
 
-    async def wait_read(self) -> None:
-        """Wait until the stream was read, to its end, after this call.
+    async def wait_read(self, *, to_end: bool = False) -> None:
+        """Wait until the stream was read after this call, perhaps to its end.
 
         What was asked of the store before, and answered, was of the room's history then, if that is
         still the same.
         """
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._asked.append(waiter)
+        self._asked.append((waiter, to_end))
         self._relay.streams.changed(self.name)
         await waiter
 
     async def wait_fresh(self) -> None:
         """Wait until the stream was read after this call, and all of it was handed out."""
-        await self.wait_read()
+        await self.wait_read(to_end=True)
         end = self.room.window.end
         if end > self.room.tip.index:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

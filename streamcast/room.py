@@ -93,6 +93,11 @@ class Room:
     # Reading the stream
 
     @property
+    def is_proving(self) -> bool:
+        """Whether what was read last proves nothing yet, and it is read again."""
+        return self._again is not None
+
+    @property
     def has_room(self) -> bool:
         """Whether more may be read: what waits to be handed out is bounded."""
         return self.window.end - self.tip.index < MAX_COUNT
@@ -270,7 +275,7 @@ class Room:
             # It is from a history that is gone. What there is now is read from the beginning.
             cursor.mark = Mark(BEFORE, ZERO, None, history, lost=mark.id)
             return
-        if mark.id > self.tip.id or (entries and entries[-1].id > self.position.id):
+        if mark.id > self.tip.id or (entries and entries[0].id > self.position.id):
             # It is ahead of what the room has handed out; or the page is of what is gone by now.
             return
         entries, reaches_tip = self._up_to_tip(entries, last, complete=reply.complete)
@@ -308,7 +313,9 @@ class Room:
             return mark.index
         if mark.told == ZERO or mark.lost is not None:
             return None
-        return self.window.find(mark.id, mark.fingerprint)
+        index = self.window.find(mark.id, mark.fingerprint)
+        # One that is ahead of what was handed out has to wait for that.
+        return None if index is None or index > self.tip.index else index
 
     def _hand(self, cursor: Cursor, items: Sequence[Item]) -> None:
         if items:

@@ -1,4 +1,4 @@
-"""Taking clients in beside other workers, evenly.
+"""Taking clients in: alone, or beside other workers, evenly.
 
 The law of this file: all workers listen on the same sockets, and a client goes to the one that has
 the fewest. Left alone, the kernel wakes all, and whoever is the quickest takes all that wait: of
@@ -21,8 +21,8 @@ MOMENT = 0.005
 AT_ONCE = 16
 """How many clients are taken in before the event loop runs; so uneven may it be."""
 WITHOUT_FILES = 1.0
-"""Seconds between two warnings that the system gives no more files; and until it is tried again
-where it gives none even to cut a client off."""
+"""Seconds between two warnings that the system gives no more files; and until it is tried again,
+where others may have some, or there is none even to cut a client off."""
 NO_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -101,10 +101,9 @@ class Accepting:
             return False
         except OSError as error:
             # Anything else is about this client, who is gone (accept(2)).
-            if error.errno not in NO_FILES or self._cut_off(sock, error):
-                return True
-            self._pause(sock, WITHOUT_FILES)
-            return False
+            return error.errno not in NO_FILES or self._without_files(sock, error)
+        if self._spare is None:
+            self._spare = _spare_file()
         client.setblocking(False)
         opening = self._loop.create_task(
             self._loop.connect_accepted_socket(lambda: Head(self._context, client), client)
@@ -113,21 +112,27 @@ class Accepting:
         opening.add_done_callback(self._opened)
         return True
 
-    def _cut_off(self, sock: socket.socket, why: OSError) -> bool:
-        """Accept a client only to close it, so that none waits for files that may never come.
-
-        Returns whether it was possible.
-        """
+    def _without_files(self, sock: socket.socket, why: OSError) -> bool:
+        """Leave clients to others; alone, cut one off. Returns whether there may be more."""
         if self._loop.time() - self._warned >= WITHOUT_FILES:
             self._warned = self._loop.time()
             log.warning("can't accept", reason=why.strerror)
+        if self._context.others.count > 1 or self._spare is None:
+            self._pause(sock, WITHOUT_FILES)
+            return False
+        return self._cut_off(sock)
+
+    def _cut_off(self, sock: socket.socket) -> bool:
+        """Accept a client only to close it, so that none waits for files that may never come."""
         self._give_up_spare()
         try:
             sock.accept()[0].close()
-        except OSError as error:
-            return error.errno not in NO_FILES
+        except OSError:
+            # There was none left: the system looks for a file first.
+            return False
         finally:
             self._spare = _spare_file()
+        self._context.refused += 1
         return True
 
     def _give_up_spare(self) -> None:

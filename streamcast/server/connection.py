@@ -393,7 +393,8 @@ class Connection(asyncio.BufferedProtocol):
     @guarded
     def fell_short(self, data: bytes, taken: int) -> None:
         """Have the transport write the rest as soon as the socket takes it."""
-        self._transport.write(data[taken:])
+        # Without a copy: many may wait for the same.
+        self._transport.write(memoryview(data)[taken:])
 
     def broke(self, data: bytes, fault: Exception) -> None:
         """Wait for a socket that takes nothing; end where the peer is gone, or for a fault."""

@@ -91,6 +91,11 @@ class Others:
         self._rows.tell(self._row, state)
 
     @property
+    def count(self) -> int:
+        """How many workers there are, this one included."""
+        return self._rows.count
+
+    @property
     def states(self) -> Sequence[str]:
         """How all are: the words they told, `silent` if not lately, `down` if not at all."""
         return [self._rows.state(row) for row in range(self._rows.count)]

@@ -123,9 +123,10 @@ class Worker:
         assert process.stdin is not None
         assert process.stdout is not None
         # It stays open: its end says that this process has ended.
+        task = pickle.dumps(self._task)
         with suppress(RuntimeError):
             # uvloop's, for one that has ended by now: which it says next.
-            process.stdin.write(pickle.dumps(self._task))
+            process.stdin.write(task)
         said = (await process.stdout.readline()).decode(errors="replace").strip()
         self._serves = said == READY
         if not self._serves:

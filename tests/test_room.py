@@ -1,13 +1,17 @@
-"""A room goes on behind the newest entry that it knows and that is still there.
+"""A room and one member, step by step.
 
-Where a failover takes messages back, a member is told a gap; what it was told before, or did not
-ask for, is not sent to it again.
+A room goes on behind the newest entry that it knows and that is still there. Where a failover takes
+messages back, a member is told a gap; what it was told before, or did not ask for, is not sent to
+it again.
 """
 
 import pytest
 
+from streamcast.cursor import Mark
 from streamcast.message import Gap, MessageId
+from streamcast.proof import Kind
 from streamcast.room import Room
+from streamcast.window import BEFORE
 from tests.model import Member, Remembers, Stream
 
 LIMIT = 100_000
@@ -31,12 +35,16 @@ class Follower:
         self.member = Member(Remembers())
         self.room.add(self.member.cursor, self.room.tip)
 
-    def told(self) -> list[str]:
-        """What the member is told of all that there is by now: `gap`, or a message's number."""
+    def read(self) -> None:
+        """Read all that there is, and hand out nothing of it yet."""
         more = True
         while more:
             read = self.room.next_read(announced=True)
             more = self.room.received(read, self._stream.answer(read))
+
+    def told(self) -> list[str]:
+        """What the member is told of all that there is by now: `gap`, or a message's number."""
+        self.read()
         while self.room.has_news:
             self.room.hand_out(9)
         log, self.member.log = self.member.log, []
@@ -82,3 +90,25 @@ def test_it_begins_anew_where_none_is_there_any_more(stream: Stream) -> None:
     stream.add(MessageId(5, 0))
     stream.add()
     assert follower.told() == ["gap", "5", "6"]
+
+
+def test_one_that_is_ahead_of_what_was_handed_out_waits_for_it(stream: Stream) -> None:
+    """Its last message is read, but this room has not got so far with handing out."""
+    follower = Follower(stream)
+    stream.add()
+    stream.add()
+    follower.read()
+    ahead = Member(Remembers())
+    follower.room.add(ahead.cursor, Mark(BEFORE, MessageId(6, 0), None, 0))
+    for _ in range(2):
+        read = follower.room.catch_up(ahead.cursor)
+        assert read is not None
+        assert (read.kind, read.start) == (Kind.EXAMINE, MessageId(6, 0))
+        mark = ahead.cursor.mark
+        assert mark is not None
+        follower.room.caught(ahead.cursor, mark, 0, stream.answer(read))
+        assert ahead.log == []
+    assert follower.told() == ["6", "7"]
+    assert follower.room.catch_up(ahead.cursor) is None
+    assert [str(item.id) for item in ahead.log] == ["7-0"]
+    assert follower.room.is_live(ahead.cursor)
