@@ -26,6 +26,8 @@ from streamcast.wire import Start
 from tests.model import Member, Remembers, Stream, check
 
 WHICH = st.integers(0, 7)
+MOST = 4000
+"""Examples in which a mutant is found; which are tried hangs on the code that they are tried on."""
 
 
 class RoomMachine(RuleBasedStateMachine):
@@ -342,7 +344,7 @@ def test_mutant_without_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     progress = streamcast.proof.progress
     monkeypatch.setattr(streamcast.room, "progress", believe)
     with pytest.raises(AssertionError):
-        run(400, shrink=False)
+        run(MOST, shrink=False)
 
 
 def test_mutant_that_resumes_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,7 +355,7 @@ def test_mutant_that_resumes_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None
     right = Window.find
     monkeypatch.setattr(Window, "find", find)
     with pytest.raises(AssertionError):
-        run(400, shrink=False)
+        run(MOST, shrink=False)
 
 
 def test_mutant_that_is_live_one_step_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,4 +371,4 @@ def test_mutant_that_is_live_one_step_too_early(monkeypatch: pytest.MonkeyPatch)
     right, right_at = Room.catch_up, Room.mark_at
     monkeypatch.setattr(Room, "catch_up", catch_up)
     with pytest.raises(AssertionError):
-        run(400, shrink=False)
+        run(MOST, shrink=False)
