@@ -98,15 +98,16 @@ class Window:
         It is another one, too, if it has not that fingerprint.
         """
         if id == self.floor:
-            is_it = fingerprint is None or self.floor_fingerprint in {None, fingerprint}
-            return self.start if self.whole and is_it else None
-        index = bisect_left(self.items, id, key=_id)
-        if index < len(self.items):
-            item = self.items[index]
-            if item.id == id and isinstance(item, Message):
-                is_it = fingerprint is None or item.fingerprint == fingerprint
-                return self.start + index + 1 if is_it else None
-        return None
+            if not self.whole:
+                return None
+            behind, known = self.start, self.floor_fingerprint
+        else:
+            index = bisect_left(self.items, id, key=_id)
+            item = self.items[index] if index < len(self.items) else None
+            if not isinstance(item, Message) or item.id != id:
+                return None
+            behind, known = self.start + index + 1, item.fingerprint
+        return behind if fingerprint is None or known in {None, fingerprint} else None
 
     def first_after(self, id: MessageId) -> int:
         """Return the index of the first item that is not behind `id`."""
