@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.in_process import InProcess
 from tests.proxy import Proxy
 from tests.stores import Server, Store, engines
 
@@ -107,6 +108,14 @@ def any_server(any_store: Store) -> Iterator[Server]:
     server = Server("--redis", any_store.url)
     yield server
     stop_in_order([server])
+
+
+@pytest.fixture(scope="module")
+def in_process(any_store: Store) -> Iterator[InProcess]:
+    """One in this process."""
+    server = InProcess(any_store)
+    yield server
+    server.stop()
 
 
 def stop_in_order(servers: Sequence[Server]) -> None:

@@ -31,6 +31,14 @@ class Stream:
     contents: int = 0
     grown: int = 0
 
+    @classmethod
+    def of(cls, count: int) -> "Stream":
+        """Return one with so many entries, whose IDs are 1-0 and so on."""
+        made = cls()
+        for _ in range(count):
+            made.add()
+        return made
+
     def add(self, id: MessageId | None = None) -> None:
         self.exists = True
         self.contents += 1

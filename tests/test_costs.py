@@ -21,10 +21,10 @@ from streamcast.server.websocket import SMALL
 from streamcast.streams import RedisStreams
 from streamcast.wire import Batch, Dialect, JsonV1, Plain, Start
 from tests.clients import Client
+from tests.in_process import InProcess
 from tests.model import Remembers
 from tests.raw import text
 from tests.stores import Store, eventually
-from tests.test_guard import InProcess
 from tests.test_relay import RoomMember, until
 
 WINDOW = 64 * 1024
@@ -40,13 +40,6 @@ async def relay(store: Store) -> AsyncIterator[Relay]:
     yield relay
     await relay.close()
     await streams.close()
-
-
-@pytest.fixture(scope="module")
-def server(any_store: Store) -> Iterator[InProcess]:
-    server = InProcess(any_store)
-    yield server
-    server.stop()
 
 
 class OtherDialect(Remembers):
@@ -118,24 +111,24 @@ def counting(dialect: Dialect, encoded: Counter[str]) -> Dialect:
 
 
 def test_a_batch_reaches_sockets_in_one_write_each(
-    server: InProcess, any_store: Store, monkeypatch: pytest.MonkeyPatch
+    in_process: InProcess, any_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: Counter[str] = Counter()
     json = counting(JsonV1(), encoded)
     monkeypatch.setattr("streamcast.server.handshake.PLAIN", counting(Plain(), encoded))
     monkeypatch.setattr("streamcast.server.handshake.DIALECTS", {json.name: json})
-    clients = [Client(f"{server.url}/rooms/batch", None) for _ in range(5)]
-    speakers = [Client(f"{server.url}/rooms/batch") for _ in range(5)]
+    clients = [Client(f"{in_process.url}/rooms/batch", None) for _ in range(5)]
+    speakers = [Client(f"{in_process.url}/rooms/batch") for _ in range(5)]
     for speaker in speakers:
         assert speaker.told()["type"] == "joined"
-    eventually(lambda: server.context.relay.statistics().members == 10)
+    eventually(lambda: in_process.context.relay.statistics().members == 10)
     writes: list[bytes] = []
 
     def count(write: Callable[[bytes], int], data: bytes) -> int:
         writes.append(data)
         return write(data)
 
-    for connection in server.context.connections:
+    for connection in in_process.context.connections:
         connection.write = partial(count, connection.write)
     add(any_store, "batch", 9)
     for client in clients:
@@ -146,7 +139,7 @@ def test_a_batch_reaches_sockets_in_one_write_each(
     assert encoded == {"": 1, json.name: 1}
     for each in (*clients, *speakers):
         each.socket.close()
-    eventually(lambda: not server.context.connections)
+    eventually(lambda: not in_process.context.connections)
 
 
 @contextmanager
@@ -161,18 +154,18 @@ def no_collector() -> Iterator[None]:
 
 @pytest.mark.parametrize("subprotocol", [None, JsonV1.name], ids=["plain", "json"])
 def test_a_connection_that_is_closed_is_free_at_once(
-    server: InProcess, subprotocol: str | None
+    in_process: InProcess, subprotocol: str | None
 ) -> None:
     """The collector looks rarely; there must be nothing for it to find."""
     with no_collector():
-        clients = [Client(f"{server.url}/rooms/free", subprotocol) for _ in range(5)]
+        clients = [Client(f"{in_process.url}/rooms/free", subprotocol) for _ in range(5)]
         for client in clients:
             if subprotocol is None:
                 client.send("x")
             else:
                 client.request({"type": "publish", "room": "free", "data": "x"})
             client.receive()
-        eventually(lambda: len(server.context.connections) == 5)
+        eventually(lambda: len(in_process.context.connections) == 5)
         assert in_memory(Connection) == 5
         for number, client in enumerate(clients):
             # What has a parser made: a ping, a large frame, half a frame.
@@ -183,7 +176,7 @@ def test_a_connection_that_is_closed_is_free_at_once(
             else:
                 client.socket.socket.sendall(text("x" * 2 * SMALL)[:SMALL])
                 client.socket.socket.close()
-        eventually(lambda: not server.context.connections)
+        eventually(lambda: not in_process.context.connections)
         eventually(lambda: in_memory(Connection) == 0)
         assert in_memory(Parser) == 0
 

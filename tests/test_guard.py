@@ -6,28 +6,21 @@ The server runs in this process, on uvloop as it does for users, so that faults 
 import asyncio
 import logging
 import socket
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
 import pytest
-import uvloop
 from websockets.frames import Opcode
 
-from streamcast.config import RelaySettings, ServerSettings, StreamSettings
-from streamcast.relay import Relay
 from streamcast.server import handshake, head, target, websocket
-from streamcast.server.accepting import Accepting
 from streamcast.server.connection import Connection
 from streamcast.server.context import Context
 from streamcast.server.head import Head
-from streamcast.server.listening import listen, url_of
-from streamcast.streams import RedisStreams
 from streamcast.wire import JsonV1, Plain
 from tests.bystander import Bystander
 from tests.clients import Client
+from tests.in_process import InProcess
 from tests.raw import Frame, Raw, request, text
 from tests.stores import Store, eventually
 
@@ -44,65 +37,12 @@ def fail(*_args: Any, **_more: Any) -> Any:
     raise Fault
 
 
-class InProcess:
-    """A server in a thread of its own."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: uvloop.run(self._serve()))
-        self._thread.start()
-        assert self._ready.wait(10)
-
-    async def _serve(self) -> None:
-        messages = RelaySettings()
-        streams = RedisStreams(StreamSettings(redis=self._store.url), messages.max_message)
-        await streams.start()
-        relay = Relay(streams, messages)
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        self.context = Context(relay, ServerSettings(), messages)
-        sockets = await listen("127.0.0.1", 0)
-        self.port = sockets[0].getsockname()[1]
-        self.url = url_of(sockets)
-        accepting = Accepting(self.context, sockets)
-        self._ready.set()
-        await self._stop.wait()
-        accepting.close()
-        for connection in self.context.connections:
-            connection.abort()
-        await relay.close()
-        await streams.close()
-
-    def call(self, function: Callable[[], T]) -> T:
-        """Call it as the event loop does."""
-        done: Future[T] = Future()
-        self._loop.call_soon_threadsafe(lambda: done.set_result(function()))
-        return done.result(10)
-
-    def plain_connection(self) -> Connection:
-        """The only one that speaks plain frames."""
-        (found,) = (each for each in self.context.connections if not each.dialect.name)
-        return found
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-
-@pytest.fixture(scope="module")
-def server(any_store: Store) -> Iterator[InProcess]:
-    server = InProcess(any_store)
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def bystander(
-    server: InProcess, any_store: Store, caplog: pytest.LogCaptureFixture
+    in_process: InProcess, any_store: Store, caplog: pytest.LogCaptureFixture
 ) -> Iterator[Bystander]:
     """He notices nothing, and the log has the fault once."""
-    one = Bystander(server, any_store)
+    one = Bystander(in_process, any_store)
     yield one
     one.noticed_nothing()
     one.leave()
@@ -164,9 +104,9 @@ def _faulty_dialects(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("size", [4, 60_000])
-def test_reading_a_frame(server: InProcess, bystander: Bystander, size: int) -> None:
+def test_reading_a_frame(in_process: InProcess, bystander: Bystander, size: int) -> None:
     """At once, or in later turns of the loop."""
-    with Raw.joined(server, bystander.room) as raw:
+    with Raw.joined(in_process, bystander.room) as raw:
         raw.send(text(BOOM.ljust(size)))
         assert raw.closed() == INTERNAL
 
@@ -182,23 +122,23 @@ def test_reading_a_frame(server: InProcess, bystander: Bystander, size: int) -> 
     ],
     ids=repr,
 )
-def test_answering(server: InProcess, bystander: Bystander, sent: dict[str, Any]) -> None:
-    with Client(f"{server.url}/rooms") as client:
+def test_answering(in_process: InProcess, bystander: Bystander, sent: dict[str, Any]) -> None:
+    with Client(f"{in_process.url}/rooms") as client:
         client.request({"room": bystander.room, "ref": BOOM} | sent)
         assert client.closed() == INTERNAL
 
 
-def test_acknowledging(server: InProcess, bystander: Bystander) -> None:
+def test_acknowledging(in_process: InProcess, bystander: Bystander) -> None:
     """The message is stored; its publisher can't know, which 1011 says."""
-    with Client(f"{server.url}/rooms") as client:
+    with Client(f"{in_process.url}/rooms") as client:
         client.request({"type": "publish", "room": bystander.room, "data": "x", "ref": BOOM})
         assert client.closed() == INTERNAL
     bystander.stored.append("x")
 
 
-def test_writing_a_message(server: InProcess, bystander: Bystander) -> None:
+def test_writing_a_message(in_process: InProcess, bystander: Bystander) -> None:
     """Those end whose dialect fails; it is tried once for all of them."""
-    members = [Raw.joined(server, bystander.room) for _ in range(3)]
+    members = [Raw.joined(in_process, bystander.room) for _ in range(3)]
     bystander.hears("good")
     for raw in members:
         assert raw.frame().data == b"good"
@@ -208,9 +148,9 @@ def test_writing_a_message(server: InProcess, bystander: Bystander) -> None:
         raw.socket.close()
 
 
-def test_writing_what_is_caught_up(server: InProcess, bystander: Bystander) -> None:
+def test_writing_what_is_caught_up(in_process: InProcess, bystander: Bystander) -> None:
     bystander.hears(BOOM)
-    with Raw(server) as raw:
+    with Raw(in_process) as raw:
         raw.send(request(f"/rooms/{bystander.room}?last=1"))
         raw.head()
         assert raw.closed() == INTERNAL
@@ -247,125 +187,127 @@ def write_unless(bad: bytes, write: Callable[[bytes], int], data: bytes) -> int:
     return write(data)
 
 
-def test_a_member_that_can_not_be_written_to(server: InProcess, bystander: Bystander) -> None:
+def test_a_member_that_can_not_be_written_to(in_process: InProcess, bystander: Bystander) -> None:
     """The others of its room get the message, also those behind it."""
-    with Raw.joined(server, bystander.room) as raw:
-        make_write_fail(server.plain_connection(), b"bang")
-        with Raw.joined(server, bystander.room) as other:
+    with Raw.joined(in_process, bystander.room) as raw:
+        make_write_fail(in_process.plain_connection(), b"bang")
+        with Raw.joined(in_process, bystander.room) as other:
             bystander.hears("bang")
             assert raw.closed() == INTERNAL
             assert other.frame().data == b"bang"
 
 
-def test_a_close_that_can_not_be_written(server: InProcess, bystander: Bystander) -> None:
+def test_a_close_that_can_not_be_written(in_process: InProcess, bystander: Bystander) -> None:
     """The connection is cut: no close is left to say so."""
-    with Raw.joined(server, bystander.room) as raw:
-        make_write_fail(server.plain_connection(), b"\x88")
+    with Raw.joined(in_process, bystander.room) as raw:
+        make_write_fail(in_process.plain_connection(), b"\x88")
         raw.send(text(b"\xff"))
         assert raw.everything() == b""
 
 
-def test_pinging(server: InProcess, bystander: Bystander) -> None:
-    with Raw.joined(server, bystander.room) as raw:
-        connection = server.plain_connection()
+def test_pinging(in_process: InProcess, bystander: Bystander) -> None:
+    with Raw.joined(in_process, bystander.room) as raw:
+        connection = in_process.plain_connection()
         make_write_fail(connection, b"\x89")
-        server.call(connection.ping)
+        in_process.call(connection.ping)
         assert raw.closed() == INTERNAL
 
 
 def test_catching_up(
-    server: InProcess, bystander: Bystander, monkeypatch: pytest.MonkeyPatch
+    in_process: InProcess, bystander: Bystander, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Raw.joined(server, bystander.room) as raw:
-        connection = server.plain_connection()
+    with Raw.joined(in_process, bystander.room) as raw:
+        connection = in_process.plain_connection()
         with monkeypatch.context() as patch:
-            patch.setattr(server.context.relay, "resume", fail)
-            server.call(connection.resume_writing)
+            patch.setattr(in_process.context.relay, "resume", fail)
+            in_process.call(connection.resume_writing)
         assert raw.closed() == INTERNAL
 
 
 def test_the_end_of_what_is_sent(
-    server: InProcess, bystander: Bystander, monkeypatch: pytest.MonkeyPatch
+    in_process: InProcess, bystander: Bystander, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Raw.joined(server, bystander.room) as raw, monkeypatch.context() as patch:
+    with Raw.joined(in_process, bystander.room) as raw, monkeypatch.context() as patch:
         patch.setattr(websocket.WebSocket, "receive_eof", fail)
         raw.socket.shutdown(socket.SHUT_WR)
         assert raw.closed() == INTERNAL
 
 
 @pytest.mark.parametrize("name", ["pause_reading", "resume_reading"])
-def test_pausing(server: InProcess, bystander: Bystander, name: str) -> None:
+def test_pausing(in_process: InProcess, bystander: Bystander, name: str) -> None:
     """A transport that can't be paused, nor told to go on."""
-    with Raw.joined(server, bystander.room) as raw:
-        connection = server.plain_connection()
+    with Raw.joined(in_process, bystander.room) as raw:
+        connection = in_process.plain_connection()
         if name == "resume_reading":
-            server.call(connection.pause_writing)
+            in_process.call(connection.pause_writing)
         transport: Any = FaultyTransport(connection._transport, b"never")
         setattr(transport, name, fail)
         connection._transport = transport
-        server.call(connection.pause_writing)
-        server.call(connection.resume_writing)
+        in_process.call(connection.pause_writing)
+        in_process.call(connection.resume_writing)
         assert raw.frame() == Frame(Opcode.CLOSE, b"\x03\xf3internal error")
         # One that reads no more does not see the answer to its close.
-        server.call(connection.abort)
+        in_process.call(connection.abort)
         assert raw.everything() == b""
 
 
-def test_leaving(server: InProcess, bystander: Bystander, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaving(
+    in_process: InProcess, bystander: Bystander, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One whose leaving fails is forgotten all the same."""
-    with Raw.joined(server, bystander.room) as raw:
-        connection = server.plain_connection()
+    with Raw.joined(in_process, bystander.room) as raw:
+        connection = in_process.plain_connection()
         with monkeypatch.context() as patch:
-            patch.setattr(server.context.relay, "leave", fail)
-            server.call(connection.abort)
+            patch.setattr(in_process.context.relay, "leave", fail)
+            in_process.call(connection.abort)
             assert raw.everything() == b""
-            server.call(lambda: None)
-    assert connection not in server.context.connections
+            in_process.call(lambda: None)
+    assert connection not in in_process.context.connections
 
 
 # Heads
 
 
 def test_a_fault_before_the_upgrade(
-    server: InProcess, bystander: Bystander, monkeypatch: pytest.MonkeyPatch
+    in_process: InProcess, bystander: Bystander, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Raw(server) as raw, monkeypatch.context() as patch:
+    with Raw(in_process) as raw, monkeypatch.context() as patch:
         patch.setattr(target, "parse", fail)
         raw.send(request())
         assert raw.everything().startswith(b"HTTP/1.1 500 ")
 
 
 def test_a_fault_in_the_upgrade(
-    server: InProcess, bystander: Bystander, monkeypatch: pytest.MonkeyPatch
+    in_process: InProcess, bystander: Bystander, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Raw(server) as raw, monkeypatch.context() as patch:
+    with Raw(in_process) as raw, monkeypatch.context() as patch:
         patch.setattr(head, "Connection", fail)
         raw.send(request())
         assert raw.everything().startswith(b"HTTP/1.1 500 ")
 
 
 def test_a_fault_behind_the_upgrade(
-    server: InProcess, bystander: Bystander, monkeypatch: pytest.MonkeyPatch
+    in_process: InProcess, bystander: Bystander, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Raw(server) as raw, monkeypatch.context() as patch:
-        patch.setattr(server.context.relay, "join", fail)
+    with Raw(in_process) as raw, monkeypatch.context() as patch:
+        patch.setattr(in_process.context.relay, "join", fail)
         raw.send(request(f"/rooms/{bystander.room}"), text("for nobody"))
         assert raw.head().startswith("HTTP/1.1 101 ")
         assert raw.closed() == INTERNAL
 
 
 def test_a_fault_in_accepting(
-    server: InProcess, bystander: Bystander, monkeypatch: pytest.MonkeyPatch
+    in_process: InProcess, bystander: Bystander, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Context, "has_no_file_left", property(fail))
-        with Raw(server) as raw:
+        with Raw(in_process) as raw:
             assert raw.everything().startswith(b"HTTP/1.1 500 ")
 
 
-def test_an_answer_that_can_not_be_written(server: InProcess, bystander: Bystander) -> None:
-    with Raw(server) as raw:
-        (late,) = eventually(lambda: list(server.context.heads))
+def test_an_answer_that_can_not_be_written(in_process: InProcess, bystander: Bystander) -> None:
+    with Raw(in_process) as raw:
+        (late,) = eventually(lambda: list(in_process.context.heads))
         make_write_fail(late, b"HTTP/1.1 ")
-        server.call(late.give_up)
+        in_process.call(late.give_up)
         assert raw.everything() == b""

@@ -14,10 +14,7 @@ def ids(*numbers: int) -> list[MessageId]:
 @pytest.fixture
 def stream() -> Stream:
     """Five entries, 1 to 5."""
-    stream = Stream()
-    for _ in range(5):
-        stream.add()
-    return stream
+    return Stream.of(5)
 
 
 def read(stream: Stream, at: Position, *, announced: bool = True, count: int = 10) -> Progress:

@@ -20,10 +20,7 @@ LIMIT = 100_000
 @pytest.fixture
 def stream() -> Stream:
     """Five entries."""
-    made = Stream()
-    for _ in range(5):
-        made.add()
-    return made
+    return Stream.of(5)
 
 
 class Follower:

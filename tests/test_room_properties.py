@@ -161,13 +161,12 @@ class RoomMachine(RuleBasedStateMachine):
         self.marked = bool(self.marked)
         while not self.room.has_room:
             self.room.hand_out(99)
-        self.send()
-        self.answer()
-        self.receive()
-        while self.room.is_proving:
+        proved = False
+        while not proved:
             self.send()
             self.answer()
             self.receive()
+            proved = not self.room.is_proving
 
     @rule(limit=st.integers(1, 2))
     def hand_out(self, limit: int) -> None:

@@ -5,40 +5,33 @@ Every write goes straight to the socket; only the rest of one goes through the e
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from streamcast.server.connection import Connection
 from streamcast.wire import Ping
+from tests.in_process import InProcess
 from tests.raw import Raw, text
 from tests.stores import Store, eventually
-from tests.test_guard import InProcess
 
 pytestmark = pytest.mark.one_cell
 
 LARGE = "x" * 60_000
 
 
-@pytest.fixture(scope="module")
-def server(any_store: Store) -> Iterator[InProcess]:
-    server = InProcess(any_store)
-    yield server
-    server.stop()
-
-
 @pytest.fixture
-def raw(server: InProcess) -> Iterator[Raw]:
+def raw(in_process: InProcess) -> Iterator[Raw]:
     """A JSON client that has joined `writing` and has little room for what it does not read."""
-    with Raw.joined(server, "writing", "json", receive_buffer=4096) as raw:
+    with Raw.joined(in_process, "writing", "json", receive_buffer=4096) as raw:
         yield raw
-    eventually(lambda: not server.context.connections)
+    eventually(lambda: not in_process.context.connections)
 
 
 @pytest.fixture
-def connection(server: InProcess, raw: Raw) -> Connection:
+def connection(in_process: InProcess, raw: Raw) -> Connection:
     """Its connection at the server."""
-    (connection,) = server.context.connections
+    (connection,) = in_process.context.connections
     return connection
 
 
@@ -51,14 +44,9 @@ def told(raw: Raw, until: str) -> list[str]:
     return found
 
 
-def replace_write(connection: Connection, write: Callable[[bytes], int]) -> None:
-    """As the socket's own send would, if it were to behave so."""
-    connection.write = write
-
-
 def test_a_part_is_followed_by_the_rest(any_store: Store, raw: Raw, connection: Connection) -> None:
     send = connection.write
-    replace_write(connection, lambda data: send(data[: len(data) // 3]))
+    connection.write = lambda data: send(data[: len(data) // 3])
     for number in range(5):
         any_store.client.xadd("streamcast:writing", {"message": f"message {number}"})
     assert told(raw, "message 4") == [f"message {number}" for number in range(5)]
@@ -74,14 +62,14 @@ def test_one_that_takes_nothing_for_a_moment(
             raise error
         return send(data)
 
-    replace_write(connection, take_nothing)
+    connection.write = take_nothing
     for number in range(3):
         any_store.client.xadd("streamcast:writing", {"message": f"message {number}"})
     assert told(raw, "message 2") == [f"message {number}" for number in range(3)]
 
 
 def test_what_is_said_to_one_that_does_not_read_waits_in_order(
-    server: InProcess, any_store: Store, raw: Raw, connection: Connection
+    in_process: InProcess, any_store: Store, raw: Raw, connection: Connection
 ) -> None:
     """A pong that would fit into the socket is not put into the middle of a message."""
     straight = connection.write
@@ -90,7 +78,7 @@ def test_what_is_said_to_one_that_does_not_read_waits_in_order(
         any_store.client.xadd("streamcast:writing", {"message": f"message {count}" + LARGE})
         count += 1
     assert connection.write != straight
-    server.call(lambda: connection._handle(Ping()))
+    in_process.call(lambda: connection._handle(Ping()))
     any_store.client.xadd("streamcast:writing", {"message": "message z"})
     found = told(raw, "message z")
     found.remove("pong")
@@ -100,7 +88,7 @@ def test_what_is_said_to_one_that_does_not_read_waits_in_order(
 
 
 def test_one_that_is_gone_is_no_fault(
-    server: InProcess,
+    in_process: InProcess,
     any_store: Store,
     raw: Raw,
     connection: Connection,
@@ -109,8 +97,8 @@ def test_one_that_is_gone_is_no_fault(
     def reset(_data: bytes) -> int:
         raise ConnectionResetError
 
-    replace_write(connection, reset)
-    with Raw.joined(server, "writing") as other:
+    connection.write = reset
+    with Raw.joined(in_process, "writing") as other:
         any_store.client.xadd("streamcast:writing", {"message": "to all"})
         assert other.frame().data == b"to all"
         assert raw.everything() == b""
