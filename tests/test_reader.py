@@ -47,6 +47,10 @@ def nowhere_else(key: bytes, error: hiredis.ReplyError, announced: bool) -> bool
     return False
 
 
+def nothing_to_write() -> None:
+    """Stand in for the lane that writes."""
+
+
 NO_SUCH_KEY = hiredis.ReplyError("ERR no such key")
 
 
@@ -55,7 +59,7 @@ async def test_what_was_announced_outlives_the_lane() -> None:
 
     Also where the connection was lost before the read that would have found out was answered.
     """
-    reader, recorder = Reader(1000, nowhere_else), Recorder()
+    reader, recorder = Reader(1000, nowhere_else, nothing_to_write), Recorder()
     before: Any = Lane()
     reader.connected(before)
     reader.follow(b"room", recorder)
@@ -74,7 +78,7 @@ async def test_what_was_announced_outlives_the_lane() -> None:
 
 async def test_a_join_while_the_store_is_away_bothers_nobody_else() -> None:
     """It is refused at once; rooms that are open are not asked, however many there are."""
-    reader, member, late = Reader(1000, nowhere_else), Asked(), Asked()
+    reader, member, late = Reader(1000, nowhere_else, nothing_to_write), Asked(), Asked()
     lane: Any = Lane()
     reader.connected(lane)
     reader.follow(b"room", member)
@@ -93,7 +97,7 @@ async def test_a_join_while_the_store_is_away_bothers_nobody_else() -> None:
 
 async def test_history_is_read_a_few_pages_at_a_time() -> None:
     """Also where those who asked for it went away before it was answered."""
-    reader = Reader(1000, nowhere_else)
+    reader = Reader(1000, nowhere_else, nothing_to_write)
     lane: Any = Lane()
     reader.connected(lane)
     for _ in range(50):

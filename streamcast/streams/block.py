@@ -210,6 +210,9 @@ class Block:
     def pushed(self, push: list[Any]) -> None:
         """Do nothing: nothing was asked for."""
 
+    def adds(self, key: bytes) -> None:
+        """Do nothing: the wait for it tells of that, and would have it read a second time."""
+
     def watch(self, key: bytes, follower: Follower) -> Follower:
         """Begin to watch a key, on behalf of its follower."""
         watched = self._watched[key] = Watched(self, key, follower, self._group_with_room())

@@ -78,9 +78,9 @@ class Node:
         self._settings = settings
         self._redirects = redirects
         self.where = where
-        self.reader = Reader(max_message, self._read_refused)
+        self.reader = Reader(max_message, self._read_refused, self._write_first)
         self.writer = Writer(
-            settings, self.reader.followed, self.demoted, self._publication_refused
+            settings, self.reader.followed, self._adds, self.demoted, self._publication_refused
         )
         self._notifier: Notifier = Tracking(self.reader)
         self._reading = self._link("read", self.reader.connected, self.reader.disconnected)
@@ -252,6 +252,13 @@ class Node:
         if follower is not None and key not in there.reader:
             there.reader.follow(key, follower, asking=asking, opening=opening)
             there.reader.mark(key, announced=announced)
+
+    def _adds(self, key: bytes) -> None:
+        self._notifier.adds(key)
+
+    def _write_first(self) -> None:
+        if self._writing.lane is not None:
+            self._writing.lane.flush()
 
     # Being refused
 

@@ -17,6 +17,9 @@ class Notifier(Protocol):
     def pushed(self, push: list[Any]) -> None:
         """Take in what the store pushed on the read lane."""
 
+    def adds(self, key: bytes) -> None:
+        """Take in that this server is just about to add to a key that is followed here."""
+
     def watch(self, key: bytes, follower: Follower) -> Follower:
         """Begin to watch a key. Returns whom the reader has to ask and to tell."""
 

@@ -38,6 +38,9 @@ class Probe:
     def received(self, read: Read, reply: Reply) -> bool:
         """Take in that it is being followed."""
         self.follows.set()
+        if read.announced:
+            # Told of while it was being read; it never is asked for so.
+            self.heard.set()
         return False
 
     def failed(self, error: CodedError) -> None:

@@ -3,7 +3,9 @@
 The law of this file: a changed room is marked. Marked rooms are read together, one non-blocking
 read a room, in one write. A mark is cleared when the read is sent, never when it is answered, and
 every refusal sets it again. What changes while reads are under way is the next round; so the work
-follows the rooms that speak, not the rooms that exist, and batches grow with the load.
+follows the rooms that speak, not the rooms that exist, and batches grow with the load. What the
+store tells on this lane it tells in order: a change that is told of before a read is answered came
+before that read, which has seen it.
 """
 
 import asyncio
@@ -50,22 +52,30 @@ class Rerouted(Unavailable):
 class Followed:
     """A key that is followed here. What was asked for before it came is not answered to it.
 
-    `asking`: the key's slot is still on its way here (ASK).
+    `asking`: the key's slot is still on its way here (ASK). `reading`: a read is under way, and
+    `told`: the store has told of a change meanwhile.
     """
 
-    __slots__ = ("asking", "follower")
+    __slots__ = ("asking", "follower", "reading", "told")
 
     def __init__(self, follower: Follower, *, asking: bool) -> None:
         self.follower = follower
         self.asking = asking
+        self.reading = self.told = False
 
 
 class Reader:
-    """Reads for its followers, by key, over one lane. `max_message`: bytes, see `Message`."""
+    """Reads for its followers, by key, over one lane. `max_message`: bytes, see `Message`.
 
-    def __init__(self, max_message: int, redirected: Redirected) -> None:
+    `write_first` sends what waits to be written to the store, so that a round reads it.
+    """
+
+    def __init__(
+        self, max_message: int, redirected: Redirected, write_first: Callable[[], None]
+    ) -> None:
         self._max_message = max_message
         self._redirected = redirected
+        self._write_first = write_first
         self._followed: dict[bytes, Followed] = {}
         self.followed = self._followed.keys()
         # Those that wait for their first answer.
@@ -131,6 +141,17 @@ class Reader:
             self._marked[key] = announced or self._marked.get(key, False)
             self._schedule()
 
+    def announce(self, key: bytes) -> None:
+        """Have a key read that the store told of on the lane that reads."""
+        followed = self._followed.get(key)
+        if followed is None:
+            return
+        if followed.reading:
+            followed.told = True
+        else:
+            self._marked[key] = True
+            self._schedule()
+
     def mark_all(self) -> None:
         """Have every followed key read."""
         for key in self._followed:
@@ -158,6 +179,7 @@ class Reader:
     def _round(self) -> None:
         """Send one read for each room that is marked."""
         self._scheduled = False
+        self._write_first()
         if self._lane is None:
             self._refuse_to_open()
             return
@@ -170,6 +192,7 @@ class Reader:
             if read is not None:
                 self.reads += 1
                 self._under_way += 1
+                followed.reading = True
                 self.examinations += read.kind is Kind.EXAMINE
                 answered = partial(self._answered, key, followed, read)
                 if read.kind is Kind.RANGE and not followed.asking:
@@ -188,6 +211,10 @@ class Reader:
 
     def _answered(self, key: bytes, followed: Followed, read: Read, raw: Any) -> None:
         self._under_way -= 1
+        followed.reading = False
+        if followed.told:
+            followed.told = False
+            read = read._replace(announced=True)
         try:
             if self._followed.get(key) is not followed:
                 return

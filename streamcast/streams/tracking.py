@@ -35,7 +35,11 @@ class Tracking:
             self._reader.mark_all()
             return
         for key in keys:
-            self._reader.mark(key, announced=True)
+            self._reader.announce(key)
+
+    def adds(self, key: bytes) -> None:
+        """Have it read right behind, on the same way to the store and back."""
+        self._reader.mark(key)
 
     def watch(self, key: bytes, follower: Follower) -> Follower:
         """Do nothing more: what is read is watched."""

@@ -65,14 +65,16 @@ Returned = Callable[[bytes, Publication, hiredis.ReplyError], bool]
 class Writer:
     """Publishes over one lane.
 
-    `followed`: the keys of rooms that this server has open. `demoted` is called when the store
-    says that it is a replica. `asking`: keys whose slot is still on its way to this node (ASK).
+    `followed`: the keys of rooms that this server has open; `adds` is called when one of them is
+    added to. `demoted` is called when the store says that it is a replica. `asking`: keys whose
+    slot is still on its way to this node (ASK).
     """
 
     def __init__(
         self,
         settings: StreamSettings,
         followed: Container[bytes],
+        adds: Callable[[bytes], None],
         demoted: Callable[[], None],
         returned: Returned,
     ) -> None:
@@ -87,6 +89,7 @@ class Writer:
             wanted, timeout = settings.replicas_ack, settings.replicas_timeout
             self._replication = Replication(wanted, timeout, self.send, self._ended)
         self._followed = followed
+        self._adds = adds
         self._lane: Lane | None = None
         self._waiting: dict[object, Waiting] = {}
         # Whose turn is when: first those that were quiet until now, then all others. One whose last
@@ -153,10 +156,8 @@ class Writer:
         self._under_way[publication] = key
         callback = partial(self._answered, key, publication)
         command = _command(key, publication)
-        if key in self._followed or not self.keeper.expires:
-            more = b""
-        else:
-            more = self.keeper.expire_new(key)
+        followed = key in self._followed
+        more = b"" if followed else self.keeper.expire_new(key)
         if self.asking and key in self.asking:
             more = ASKING + more if more else b""
             lane.calls(ASKING + command + more, (None, callback, *(None,) * (2 * bool(more))))
@@ -164,6 +165,8 @@ class Writer:
             lane.calls(command + more, (callback, None))
         else:
             lane.call(command, callback)
+        if followed:
+            self._adds(key)
 
     def _answered(self, key: bytes, publication: Publication, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError) and self._goes_on(key, publication, reply):
