@@ -11,7 +11,7 @@ from streamcast.relay import Relay
 from streamcast.server.context import MAX_REFUSALS, Context
 from streamcast.streams import RedisStreams
 from tests.deaf import without_pushes
-from tests.followers import Start, connecting, follow
+from tests.followers import Publisher, Start, connecting, follow
 from tests.load import until
 from tests.stores import Store, lanes
 
@@ -44,6 +44,20 @@ async def test_auto_waits_for_changes_where_the_store_does_not_push(store: Store
         assert not store.client.keys("*probe*")
     finally:
         await streams.close()
+
+
+async def test_what_is_added_here_is_read_right_behind(store: Store) -> None:
+    """Whether or not the store tells of it: behind it on the way there, not after it is told of."""
+    async with connecting("tracking") as start:
+        streams = await start(store)
+        recorder, publisher = await follow(streams, "room"), Publisher(streams)
+        [node] = streams._nodes.all()
+        assert node.read_lane is not None
+        await node.read_lane.ask("CLIENT", "TRACKING", "OFF")
+        for number in range(20):
+            publisher.publish("room", str(number))
+            await publisher.ended(number + 1)
+            await until(lambda: len(recorder.texts) == len(publisher.outcomes))
 
 
 async def test_auto_does_not_believe_in_pushes_before_one_came(store: Store) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import hiredis
 
@@ -25,6 +25,9 @@ class Lane:
 
     def calls(self, _: bytes, callbacks: Sequence[Callable[[Any], None]]) -> None:
         self.waiting.append(callbacks[-1])
+
+    def flush(self) -> None:
+        """Do nothing: all is sent at once."""
 
     def answer(self, reply: Any) -> None:
         [waiting], self.waiting = self.waiting, []
@@ -74,6 +77,38 @@ async def test_what_was_announced_outlives_the_lane() -> None:
     await asyncio.sleep(0)
     after.answer([NO_SUCH_KEY, []])
     assert recorder.texts == ["gap"]
+
+
+async def test_what_is_told_before_a_read_is_answered_came_before_it() -> None:
+    """So it is not read again; but an absent key that was told to have changed is a gap."""
+    reader, recorder = Reader(1000, nowhere_else, nothing_to_write), Recorder()
+    lane: Any = Lane()
+    reader.connected(lane)
+    reader.follow(b"room", recorder)
+    await asyncio.sleep(0)
+    lane.answer(NO_SUCH_KEY)
+    reader.mark(b"room")
+    await asyncio.sleep(0)
+    reader.announce(b"room")
+    lane.answer([NO_SUCH_KEY, []])
+    assert recorder.texts == ["gap"]
+    await asyncio.sleep(0)
+    assert not lane.waiting
+    # Behind the answer, it is news.
+    reader.announce(b"room")
+    await asyncio.sleep(0)
+    lane.answer([NO_SUCH_KEY, []])
+    assert recorder.texts == ["gap", "gap"]
+
+
+async def test_a_round_of_reads_follows_what_waits_to_be_written() -> None:
+    sent: list[str] = []
+    reader, lane = Reader(1000, nowhere_else, lambda: sent.append("written")), Lane()
+    reader.connected(cast("Any", lane))
+    reader.follow(b"room", Recorder())
+    lane.call = lambda *_: sent.append("read")  # type: ignore[method-assign]
+    await asyncio.sleep(0)
+    assert sent == ["written", "read"]
 
 
 async def test_a_join_while_the_store_is_away_bothers_nobody_else() -> None:

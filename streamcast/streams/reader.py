@@ -214,7 +214,8 @@ class Reader:
         followed.reading = False
         if followed.told:
             followed.told = False
-            read = read._replace(announced=True)
+            # As _replace does, at a quarter of its price.
+            read = Read(read.kind, read.start, read.limit, announced=True, known=read.known)
         try:
             if self._followed.get(key) is not followed:
                 return
