@@ -10,6 +10,7 @@ from streamcast.errors import Unavailable
 from streamcast.message import ZERO
 from streamcast.proof import Read
 from streamcast.streams.lane import LaneLost
+from streamcast.streams.probe import Probe
 from streamcast.streams.reader import HISTORY_AT_ONCE, Reader
 from tests.followers import Recorder
 
@@ -99,6 +100,21 @@ async def test_what_is_told_before_a_read_is_answered_came_before_it() -> None:
     await asyncio.sleep(0)
     lane.answer([NO_SUCH_KEY, []])
     assert recorder.texts == ["gap", "gap"]
+
+
+async def test_a_probe_hears_what_is_told_while_it_is_read() -> None:
+    """Which its read has seen already; that it is read, as in an audit, tells it nothing."""
+    reader, probe = Reader(1000, nowhere_else, nothing_to_write), Probe(b"probe")
+    lane: Any = Lane()
+    reader.connected(lane)
+    reader.follow(probe.key, probe)
+    for told in (False, False, True):
+        reader.mark(probe.key)
+        await asyncio.sleep(0)
+        if told:
+            reader.announce(probe.key)
+        lane.answer(NO_SUCH_KEY)
+        assert probe.heard.is_set() == told
 
 
 async def test_a_round_of_reads_follows_what_waits_to_be_written() -> None:
