@@ -54,13 +54,14 @@ async def test_what_is_added_here_is_read_right_behind(store: Store) -> None:
         [node] = streams._nodes.all()
         assert node.read_lane is not None
         await node.read_lane.ask("CLIENT", "TRACKING", "OFF")
-        before = recorder.reads
+        before, too_early = recorder.reads, 0
         for number in range(20):
             publisher.publish("room", str(number))
             await publisher.ended(number + 1)
             await until(lambda: recorder.reads - before == len(publisher.outcomes))
+            too_early += len(recorder.texts) < number + 1
         # On two connections, one in thousands is read before it is added.
-        assert len(recorder.texts) >= 18
+        assert too_early <= 2
 
 
 async def test_auto_does_not_believe_in_pushes_before_one_came(store: Store) -> None:

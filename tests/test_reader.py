@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import hiredis
+import pytest
 
 from streamcast.errors import Unavailable
 from streamcast.message import ZERO
@@ -100,6 +101,63 @@ async def test_what_is_told_before_a_read_is_answered_came_before_it() -> None:
     await asyncio.sleep(0)
     lane.answer([NO_SUCH_KEY, []])
     assert recorder.texts == ["gap", "gap"]
+
+
+@pytest.mark.parametrize("when", ["before the read", "while it is read"])
+async def test_what_was_announced_goes_with_the_key(when: str) -> None:
+    """To another node, or another lane: the answer that would have found out counts no more."""
+    reader, recorder = Reader(1000, nowhere_else, nothing_to_write), Recorder()
+    lane: Any = Lane()
+    reader.connected(lane)
+    reader.follow(b"room", recorder)
+    await asyncio.sleep(0)
+    lane.answer(NO_SUCH_KEY)
+    reader.mark(b"room", announced=when == "before the read")
+    await asyncio.sleep(0)
+    assert reader.is_announced(b"room") == (when == "before the read")
+    reader.announce(b"room")
+    assert reader.is_announced(b"room")
+    reader.disconnected()
+    lane.answer(LaneLost(sent=True))
+    assert reader.is_announced(b"room")
+    after: Any = Lane()
+    reader.connected(after)
+    await asyncio.sleep(0)
+    after.answer([NO_SUCH_KEY, []])
+    assert recorder.texts == ["gap"]
+    assert not reader.is_announced(b"room")
+
+
+async def test_what_may_have_changed_while_it_was_read_is_read_again() -> None:
+    """As after FLUSHALL, which tells of no key, and so not in order with a key's reads."""
+    reader, recorder = Reader(1000, nowhere_else, nothing_to_write), Recorder()
+    lane: Any = Lane()
+    reader.connected(lane)
+    reader.follow(b"room", recorder)
+    await asyncio.sleep(0)
+    reader.mark_all()
+    lane.answer(NO_SUCH_KEY)
+    await asyncio.sleep(0)
+    lane.answer([NO_SUCH_KEY, []])
+    assert recorder.reads == 2
+
+
+async def test_nothing_is_read_behind_while_nothing_can_be_read() -> None:
+    reader, recorder = Reader(1000, nowhere_else, nothing_to_write), Recorder()
+    lane: Any = Lane()
+    reader.connected(lane)
+    reader.follow(b"room", recorder)
+    reader.follow(b"another", Recorder())
+    await asyncio.sleep(0)
+    for waiting in lane.waiting:
+        waiting(NO_SUCH_KEY)
+    lane.waiting = []
+    reader.read_behind(b"room")
+    await asyncio.sleep(0)
+    lane.answer([hiredis.ReplyError("LOADING it is"), hiredis.ReplyError("LOADING it is")])
+    reader.read_behind(b"another")
+    await asyncio.sleep(0)
+    assert not lane.waiting
 
 
 async def test_a_probe_hears_what_is_told_while_it_is_read() -> None:

@@ -52,8 +52,8 @@ class Rerouted(Unavailable):
 class Followed:
     """A key that is followed here. What was asked for before it came is not answered to it.
 
-    `asking`: the key's slot is still on its way here (ASK). `reading`: a read is under way, and
-    `told`: the store has told of a change meanwhile.
+    `asking`: the key's slot is still on its way here (ASK). `reading`: the read that is under way,
+    and `told`: the store has told of a change meanwhile.
     """
 
     __slots__ = ("asking", "follower", "reading", "told")
@@ -61,7 +61,13 @@ class Followed:
     def __init__(self, follower: Follower, *, asking: bool) -> None:
         self.follower = follower
         self.asking = asking
-        self.reading = self.told = False
+        self.reading: Read | None = None
+        self.told = False
+
+    @property
+    def is_read_as_announced(self) -> bool:
+        """Whether a read is under way because of a change that was told of, or has seen one."""
+        return self.told or (self.reading is not None and self.reading.announced)
 
 
 class Reader:
@@ -113,8 +119,11 @@ class Reader:
         self.mark(key)
 
     def is_announced(self, key: bytes) -> bool:
-        """Whether a key is to be read because a change of it was told."""
-        return self._marked.get(key, False)
+        """Whether a key is to be read, or being read, because a change of it was told."""
+        followed = self._followed.get(key)
+        if followed is not None and followed.is_read_as_announced:
+            return True
+        return self._marked.get(key, False) or self._refused.get(key, False)
 
     def has_come(self, key: bytes) -> None:
         """Take in that the slot of a key is here by now."""
@@ -141,12 +150,20 @@ class Reader:
             self._marked[key] = announced or self._marked.get(key, False)
             self._schedule()
 
+    def read_behind(self, key: bytes) -> None:
+        """Have a key read right behind what is just being added to it.
+
+        Not where nothing can be read: there one key finds out for all.
+        """
+        if not self._away:
+            self.mark(key)
+
     def announce(self, key: bytes) -> None:
         """Have a key read that the store told of on the lane that reads."""
         followed = self._followed.get(key)
         if followed is None:
             return
-        if followed.reading:
+        if followed.reading is not None:
             followed.told = True
         else:
             self._marked[key] = True
@@ -192,7 +209,7 @@ class Reader:
             if read is not None:
                 self.reads += 1
                 self._under_way += 1
-                followed.reading = True
+                followed.reading = read
                 self.examinations += read.kind is Kind.EXAMINE
                 answered = partial(self._answered, key, followed, read)
                 if read.kind is Kind.RANGE and not followed.asking:
@@ -211,7 +228,7 @@ class Reader:
 
     def _answered(self, key: bytes, followed: Followed, read: Read, raw: Any) -> None:
         self._under_way -= 1
-        followed.reading = False
+        followed.reading = None
         if followed.told:
             followed.told = False
             # As _replace does, at a quarter of its price.

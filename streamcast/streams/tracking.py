@@ -39,7 +39,7 @@ class Tracking:
 
     def adds(self, key: bytes) -> None:
         """Have it read right behind, on the same way to the store and back."""
-        self._reader.mark(key)
+        self._reader.read_behind(key)
 
     def watch(self, key: bytes, follower: Follower) -> Follower:
         """Do nothing more: what is read is watched."""

@@ -165,7 +165,8 @@ class Writer:
             lane.calls(command + more, (callback, None))
         else:
             lane.call(command, callback)
-        if followed:
+        if followed and self._replication is None:
+            # While replicas are waited for, what is added waits, and would be read too early.
             self._adds(key)
 
     def _answered(self, key: bytes, publication: Publication, reply: Any) -> None:
