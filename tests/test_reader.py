@@ -154,7 +154,9 @@ async def test_nothing_is_read_behind_while_nothing_can_be_read() -> None:
     lane.waiting = []
     reader.read_behind(b"room")
     await asyncio.sleep(0)
+    reader.announce(b"room")
     lane.answer([hiredis.ReplyError("LOADING it is"), hiredis.ReplyError("LOADING it is")])
+    assert reader.is_announced(b"room")
     reader.read_behind(b"another")
     await asyncio.sleep(0)
     assert not lane.waiting

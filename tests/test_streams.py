@@ -40,6 +40,21 @@ async def test_a_message_costs_one_read(store: Store, start: Start) -> None:
     assert before + 20 <= recorder.reads <= before + 22
 
 
+async def test_nothing_is_read_before_it_is_added_where_replicas_are_waited_for(
+    store: Store, start: Start
+) -> None:
+    """What is published meanwhile waits at the store; a read behind it would not."""
+    streams = await start(store, replicas_ack=1, replicas_timeout=1.0)
+    recorder, publisher = await follow(streams, "room"), Publisher(streams)
+    publisher.publish("room", "a")
+    await until(lambda: recorder.texts == ["a"])
+    before = recorder.reads
+    publisher.publish("room", "b")
+    await until(lambda: recorder.texts == ["a", "b"])
+    assert recorder.reads == before + 1
+    await publisher.ended(2)
+
+
 async def test_every_entry_is_read_once_and_in_order(store: Store, start: Start) -> None:
     """Whoever added it: this server, another one, or any program; and without an audit."""
     one, other = await start(store), await start(store)
