@@ -10,6 +10,7 @@ import pytest
 from streamcast.errors import Unavailable
 from streamcast.message import ZERO
 from streamcast.proof import Read
+from streamcast.streams.interface import Follower
 from streamcast.streams.lane import LaneLost
 from streamcast.streams.probe import Probe
 from streamcast.streams.reader import HISTORY_AT_ONCE, Reader
@@ -59,35 +60,46 @@ def nothing_to_write() -> None:
 NO_SUCH_KEY = hiredis.ReplyError("ERR no such key")
 
 
-async def test_what_was_announced_outlives_the_lane() -> None:
+async def reading(follower: Follower, key: bytes = b"room") -> tuple[Reader, Any]:
+    """Follow a key; its first read is under way on the lane."""
+    reader, lane = Reader(1000, nowhere_else, nothing_to_write), Lane()
+    reader.connected(cast("Any", lane))
+    reader.follow(key, follower)
+    await asyncio.sleep(0)
+    return reader, lane
+
+
+@pytest.mark.parametrize("when", ["before the read", "while it is read"])
+async def test_what_was_announced_outlives_the_lane(when: str) -> None:
     """A key that was absent, was told to have changed, and is absent: that is a gap.
 
-    Also where the connection was lost before the read that would have found out was answered.
+    Also where the connection was lost before the read that would have found out was answered, or
+    the key goes to another node.
     """
-    reader, recorder = Reader(1000, nowhere_else, nothing_to_write), Recorder()
-    before: Any = Lane()
-    reader.connected(before)
-    reader.follow(b"room", recorder)
-    await asyncio.sleep(0)
+    recorder = Recorder()
+    reader, before = await reading(recorder)
     before.answer(NO_SUCH_KEY)
-    reader.mark(b"room", announced=True)
+    reader.mark(b"room", announced=when == "before the read")
     await asyncio.sleep(0)
+    assert reader.is_announced(b"room") == (when == "before the read")
+    if when == "while it is read":
+        reader.announce(b"room")
+    assert reader.is_announced(b"room")
     reader.disconnected()
     before.answer(LaneLost(sent=True))
+    assert reader.is_announced(b"room")
     after: Any = Lane()
     reader.connected(after)
     await asyncio.sleep(0)
     after.answer([NO_SUCH_KEY, []])
     assert recorder.texts == ["gap"]
+    assert not reader.is_announced(b"room")
 
 
 async def test_what_is_told_before_a_read_is_answered_came_before_it() -> None:
     """So it is not read again; but an absent key that was told to have changed is a gap."""
-    reader, recorder = Reader(1000, nowhere_else, nothing_to_write), Recorder()
-    lane: Any = Lane()
-    reader.connected(lane)
-    reader.follow(b"room", recorder)
-    await asyncio.sleep(0)
+    recorder = Recorder()
+    reader, lane = await reading(recorder)
     lane.answer(NO_SUCH_KEY)
     reader.mark(b"room")
     await asyncio.sleep(0)
@@ -103,38 +115,10 @@ async def test_what_is_told_before_a_read_is_answered_came_before_it() -> None:
     assert recorder.texts == ["gap", "gap"]
 
 
-@pytest.mark.parametrize("when", ["before the read", "while it is read"])
-async def test_what_was_announced_goes_with_the_key(when: str) -> None:
-    """To another node, or another lane: the answer that would have found out counts no more."""
-    reader, recorder = Reader(1000, nowhere_else, nothing_to_write), Recorder()
-    lane: Any = Lane()
-    reader.connected(lane)
-    reader.follow(b"room", recorder)
-    await asyncio.sleep(0)
-    lane.answer(NO_SUCH_KEY)
-    reader.mark(b"room", announced=when == "before the read")
-    await asyncio.sleep(0)
-    assert reader.is_announced(b"room") == (when == "before the read")
-    reader.announce(b"room")
-    assert reader.is_announced(b"room")
-    reader.disconnected()
-    lane.answer(LaneLost(sent=True))
-    assert reader.is_announced(b"room")
-    after: Any = Lane()
-    reader.connected(after)
-    await asyncio.sleep(0)
-    after.answer([NO_SUCH_KEY, []])
-    assert recorder.texts == ["gap"]
-    assert not reader.is_announced(b"room")
-
-
 async def test_what_may_have_changed_while_it_was_read_is_read_again() -> None:
     """As after FLUSHALL, which tells of no key, and so not in order with a key's reads."""
-    reader, recorder = Reader(1000, nowhere_else, nothing_to_write), Recorder()
-    lane: Any = Lane()
-    reader.connected(lane)
-    reader.follow(b"room", recorder)
-    await asyncio.sleep(0)
+    recorder = Recorder()
+    reader, lane = await reading(recorder)
     reader.mark_all()
     lane.answer(NO_SUCH_KEY)
     await asyncio.sleep(0)
@@ -143,15 +127,11 @@ async def test_what_may_have_changed_while_it_was_read_is_read_again() -> None:
 
 
 async def test_nothing_is_read_behind_while_nothing_can_be_read() -> None:
-    reader, recorder = Reader(1000, nowhere_else, nothing_to_write), Recorder()
-    lane: Any = Lane()
-    reader.connected(lane)
-    reader.follow(b"room", recorder)
+    reader, lane = await reading(Recorder())
+    lane.answer(NO_SUCH_KEY)
     reader.follow(b"another", Recorder())
     await asyncio.sleep(0)
-    for waiting in lane.waiting:
-        waiting(NO_SUCH_KEY)
-    lane.waiting = []
+    lane.answer(NO_SUCH_KEY)
     reader.read_behind(b"room")
     await asyncio.sleep(0)
     reader.announce(b"room")
@@ -164,11 +144,11 @@ async def test_nothing_is_read_behind_while_nothing_can_be_read() -> None:
 
 async def test_a_probe_hears_what_is_told_while_it_is_read() -> None:
     """Which its read has seen already; that it is read, as in an audit, tells it nothing."""
-    reader, probe = Reader(1000, nowhere_else, nothing_to_write), Probe(b"probe")
-    lane: Any = Lane()
-    reader.connected(lane)
-    reader.follow(probe.key, probe)
-    for told in (False, False, True):
+    probe = Probe(b"probe")
+    reader, lane = await reading(probe, probe.key)
+    lane.answer(NO_SUCH_KEY)
+    assert not probe.heard.is_set()
+    for told in (False, True):
         reader.mark(probe.key)
         await asyncio.sleep(0)
         if told:
@@ -179,21 +159,19 @@ async def test_a_probe_hears_what_is_told_while_it_is_read() -> None:
 
 async def test_a_round_of_reads_follows_what_waits_to_be_written() -> None:
     sent: list[str] = []
-    reader, lane = Reader(1000, nowhere_else, lambda: sent.append("written")), Lane()
-    reader.connected(cast("Any", lane))
+    lane: Any = Lane()
+    lane.call = lambda *_: sent.append("read")
+    reader = Reader(1000, nowhere_else, lambda: sent.append("written"))
+    reader.connected(lane)
     reader.follow(b"room", Recorder())
-    lane.call = lambda *_: sent.append("read")  # type: ignore[method-assign]
     await asyncio.sleep(0)
     assert sent == ["written", "read"]
 
 
 async def test_a_join_while_the_store_is_away_bothers_nobody_else() -> None:
     """It is refused at once; rooms that are open are not asked, however many there are."""
-    reader, member, late = Reader(1000, nowhere_else, nothing_to_write), Asked(), Asked()
-    lane: Any = Lane()
-    reader.connected(lane)
-    reader.follow(b"room", member)
-    await asyncio.sleep(0)
+    member, late = Asked(), Asked()
+    reader, lane = await reading(member)
     lane.answer(NO_SUCH_KEY)
     reader.disconnected()
     reader.mark(b"room")

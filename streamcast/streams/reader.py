@@ -52,22 +52,15 @@ class Rerouted(Unavailable):
 class Followed:
     """A key that is followed here. What was asked for before it came is not answered to it.
 
-    `asking`: the key's slot is still on its way here (ASK). `reading`: the read that is under way,
-    and `told`: the store has told of a change meanwhile.
+    `asking`: the key's slot is still on its way here (ASK). `reading`: the read that is under way.
     """
 
-    __slots__ = ("asking", "follower", "reading", "told")
+    __slots__ = ("asking", "follower", "reading")
 
     def __init__(self, follower: Follower, *, asking: bool) -> None:
         self.follower = follower
         self.asking = asking
         self.reading: Read | None = None
-        self.told = False
-
-    @property
-    def is_read_as_announced(self) -> bool:
-        """Whether a read is under way because of a change that was told of, or has seen one."""
-        return self.told or (self.reading is not None and self.reading.announced)
 
 
 class Reader:
@@ -121,7 +114,8 @@ class Reader:
     def is_announced(self, key: bytes) -> bool:
         """Whether a key is to be read, or being read, because a change of it was told."""
         followed = self._followed.get(key)
-        if followed is not None and followed.is_read_as_announced:
+        reading = None if followed is None else followed.reading
+        if reading is not None and reading.announced:
             return True
         return self._marked.get(key, False) or self._refused.get(key, False)
 
@@ -161,13 +155,13 @@ class Reader:
     def announce(self, key: bytes) -> None:
         """Have a key read that the store told of on the lane that reads."""
         followed = self._followed.get(key)
-        if followed is None:
-            return
-        if followed.reading is not None:
-            followed.told = True
-        else:
-            self._marked[key] = True
-            self._schedule()
+        reading = None if followed is None else followed.reading
+        if followed is None or reading is None:
+            self.mark(key, announced=True)
+        elif not reading.announced:
+            # As _replace does, at a quarter of its price.
+            kind, start, limit, _, known = reading
+            followed.reading = Read(kind, start, limit, announced=True, known=known)
 
     def mark_all(self) -> None:
         """Have every followed key read."""
@@ -211,7 +205,7 @@ class Reader:
                 self._under_way += 1
                 followed.reading = read
                 self.examinations += read.kind is Kind.EXAMINE
-                answered = partial(self._answered, key, followed, read)
+                answered = partial(self._answered, key, followed)
                 if read.kind is Kind.RANGE and not followed.asking:
                     self._lane.call(plainly(key, read), answered)
                 else:
@@ -226,13 +220,10 @@ class Reader:
             if self._followed.get(key) is followed:
                 self._fail(key, followed, Unavailable("The store can't be reached."))
 
-    def _answered(self, key: bytes, followed: Followed, read: Read, raw: Any) -> None:
+    def _answered(self, key: bytes, followed: Followed, raw: Any) -> None:
         self._under_way -= 1
-        followed.reading = None
-        if followed.told:
-            followed.told = False
-            # As _replace does, at a quarter of its price.
-            read = Read(read.kind, read.start, read.limit, announced=True, known=read.known)
+        read, followed.reading = followed.reading, None
+        assert read is not None
         try:
             if self._followed.get(key) is not followed:
                 return
