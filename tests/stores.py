@@ -209,8 +209,9 @@ def _is_stopped(pid: int) -> bool:
 
 def lanes(notifier: str, rooms: int) -> list[str]:
     """The connections that one server needs for so many rooms, by name."""
-    groups = -(-rooms // 256) if notifier == "block" else 0
-    waiting = [f"streamcast-block-{number + 1}" for number in range(groups)]
+    if notifier != "block":
+        return ["streamcast-rooms"]
+    waiting = [f"streamcast-block-{number + 1}" for number in range(-(-rooms // 256))]
     return [*waiting, "streamcast-read", "streamcast-write"]
 
 

@@ -64,7 +64,7 @@ async def test_one_that_is_full_leaves_clients_to_others(any_store: Store) -> No
     theirs = Others(1, rows)
     theirs.clients = 0
     async with accepting(any_store, Others(0, rows)) as (context, port):
-        context.files = 64 + 1 + context.relay.streams.more_connections
+        context.files = 64 + 1 + context.relay.streams.connections
         assert context.capacity == 1
         clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
         await until(lambda: len(context.heads) == 1)

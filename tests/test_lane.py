@@ -108,3 +108,20 @@ async def test_a_node_that_says_goodbye(node: Node, connect: Open) -> None:
         writer.close()
     await lane.closed
     assert lost == ["the store closed the connection"]
+
+
+async def test_what_is_gathered_goes_behind_what_was_called(node: Node, connect: Open) -> None:
+    """In one write; and what was called goes out even where gathering fails."""
+    lane = await connect(lambda _: None)
+
+    def gather() -> None:
+        lane.call(pack("SECOND"), None)
+        raise ValueError
+
+    lane.gather = gather
+    for _ in range(2):
+        assert await lane.ask("FIRST") == b"OK"
+    assert node.received == 2 * (pack("FIRST") + pack("SECOND"))
+    lane.gather = None
+    lane.flush_soon()
+    assert await lane.ask("THIRD") == b"OK"

@@ -22,6 +22,7 @@ class Lane:
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[Any], None]] = []
+        self.gather: Callable[[], None] = lambda: None
 
     def call(self, _: bytes, callback: Callable[[Any], None]) -> None:
         self.waiting.append(callback)
@@ -29,8 +30,8 @@ class Lane:
     def calls(self, _: bytes, callbacks: Sequence[Callable[[Any], None]]) -> None:
         self.waiting.append(callbacks[-1])
 
-    def flush(self) -> None:
-        """Do nothing: all is sent at once."""
+    def flush_soon(self) -> None:
+        asyncio.get_running_loop().call_soon(self.gather)
 
     def answer(self, reply: Any) -> None:
         [waiting], self.waiting = self.waiting, []
@@ -53,16 +54,12 @@ def nowhere_else(key: bytes, error: hiredis.ReplyError, announced: bool) -> bool
     return False
 
 
-def nothing_to_write() -> None:
-    """Stand in for the lane that writes."""
-
-
 NO_SUCH_KEY = hiredis.ReplyError("ERR no such key")
 
 
 async def reading(follower: Follower, key: bytes = b"room") -> tuple[Reader, Any]:
     """Follow a key; its first read is under way on the lane."""
-    reader, lane = Reader(1000, nowhere_else, nothing_to_write), Lane()
+    reader, lane = Reader(1000, nowhere_else), Lane()
     reader.connected(cast("Any", lane))
     reader.follow(key, follower)
     await asyncio.sleep(0)
@@ -123,7 +120,39 @@ async def test_what_may_have_changed_while_it_was_read_is_read_again() -> None:
     lane.answer(NO_SUCH_KEY)
     await asyncio.sleep(0)
     lane.answer([NO_SUCH_KEY, []])
+    await asyncio.sleep(0)
     assert recorder.reads == 2
+    assert not lane.waiting
+
+
+async def test_keys_do_not_wait_for_each_other() -> None:
+    """One read of a key is under way, and meanwhile those of others are sent."""
+    reader, lane = await reading(Recorder())
+    reader.mark(b"room")
+    reader.follow(b"another", Recorder())
+    await asyncio.sleep(0)
+    assert len(lane.waiting) == 2
+    [first, second], lane.waiting = lane.waiting, []
+    second(NO_SUCH_KEY)
+    await asyncio.sleep(0)
+    assert not lane.waiting
+    first(NO_SUCH_KEY)
+    await asyncio.sleep(0)
+    assert len(lane.waiting) == 1
+
+
+async def test_an_announcement_of_another_node_outlives_the_read_under_way() -> None:
+    """It says nothing of the order, so the key is read again, as one that was told of."""
+    recorder = Recorder()
+    reader, lane = await reading(recorder)
+    reader.mark(b"room", announced=True)
+    reader.mark(b"room")
+    assert reader.is_announced(b"room")
+    lane.answer(NO_SUCH_KEY)
+    assert reader.is_announced(b"room")
+    await asyncio.sleep(0)
+    lane.answer([NO_SUCH_KEY, []])
+    assert recorder.texts == ["gap"]
 
 
 async def test_nothing_is_read_behind_while_nothing_can_be_read() -> None:
@@ -157,17 +186,6 @@ async def test_a_probe_hears_what_is_told_while_it_is_read() -> None:
         assert probe.heard.is_set() == told
 
 
-async def test_a_round_of_reads_follows_what_waits_to_be_written() -> None:
-    sent: list[str] = []
-    lane: Any = Lane()
-    lane.call = lambda *_: sent.append("read")
-    reader = Reader(1000, nowhere_else, lambda: sent.append("written"))
-    reader.connected(lane)
-    reader.follow(b"room", Recorder())
-    await asyncio.sleep(0)
-    assert sent == ["written", "read"]
-
-
 async def test_a_join_while_the_store_is_away_bothers_nobody_else() -> None:
     """It is refused at once; rooms that are open are not asked, however many there are."""
     member, late = Asked(), Asked()
@@ -186,7 +204,7 @@ async def test_a_join_while_the_store_is_away_bothers_nobody_else() -> None:
 
 async def test_history_is_read_a_few_pages_at_a_time() -> None:
     """Also where those who asked for it went away before it was answered."""
-    reader = Reader(1000, nowhere_else, nothing_to_write)
+    reader = Reader(1000, nowhere_else)
     lane: Any = Lane()
     reader.connected(lane)
     for _ in range(50):

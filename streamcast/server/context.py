@@ -75,7 +75,7 @@ class Context:
     @property
     def _files_left(self) -> int:
         """How many files are left for clients: what the store needs grows with the rooms."""
-        return self.files - self.relay.streams.more_connections
+        return self.files - self.relay.streams.connections
 
     @property
     def capacity(self) -> int:

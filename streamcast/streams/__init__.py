@@ -1,7 +1,7 @@
 """The rooms' streams in a store: reading those that change, and adding to them.
 
 `interface` says what is guaranteed, and `redis` keeps it, whatever the engine. `node` is one master
-with its two lanes; `nodes` and `cluster` know which node a key is on: the only one, which sentinels
+with its lane; `nodes` and `cluster` know which node a key is on: the only one, which sentinels
 may name, or one of a cluster's. `embedded` is a Valkey of our own.
 """
 

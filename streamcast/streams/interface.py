@@ -121,8 +121,8 @@ class Streams(Protocol):
         """Whether deliveries work."""
 
     @property
-    def more_connections(self) -> int:
-        """How many connections it holds beside its two lanes, one to read and one to write."""
+    def connections(self) -> int:
+        """How many connections to the store it holds."""
 
     async def start(self) -> None:
         """Connect. Raises StartError."""

@@ -1,8 +1,9 @@
 """A lane: one connection to one node of the store.
 
-The law of this file: commands of one turn of the event loop go out in one write; replies come in
-order, each to the callback that was given with its command, exactly once: with the reply, with a
-`hiredis.ReplyError`, or with `LaneLost`, which says whether the command may have run.
+The law of this file: commands of one turn of the event loop go out in one write, and who may have
+more to send with them is asked right before it; replies come in order, each to the callback that
+was given with its command, exactly once: with the reply, with a `hiredis.ReplyError`, or with
+`LaneLost`, which says whether the command may have run.
 """
 
 import asyncio
@@ -43,7 +44,7 @@ class Lane(asyncio.Protocol):
 
     A node that falls silent is noticed, at the latest, one look after that.
     `where`: what it leads to. `client_id`: the connection's number at its node (CLIENT ID), known
-    once it was greeted.
+    once it was greeted. `gather`: calls what is to go behind all that was called in this turn.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class Lane(asyncio.Protocol):
         self._pending: deque[Callback | None] = deque()
         self._unsent: list[bytes] = []
         self._unsent_callbacks: list[Callback | None] = []
+        self._flushing = False
+        self.gather: Callable[[], None] | None = None
         self._silent_looks = 0
         self._watching: asyncio.TimerHandle | None = None
         self._reason = "the store closed the connection"
@@ -74,7 +77,7 @@ class Lane(asyncio.Protocol):
 
     def call(self, command: bytes, callback: Callback | None) -> None:
         """Send a command with the others of this turn."""
-        if self._transport is None or not self._unsent:
+        if self._transport is None or not self._flushing:
             self.calls(command, (callback,))
         else:
             self._unsent.append(command)
@@ -86,10 +89,9 @@ class Lane(asyncio.Protocol):
             for callback in callbacks:
                 _hand(callback, LaneLost(sent=False))
             return
-        if not self._unsent:
-            self._loop.call_soon(self.flush)
         self._unsent.append(commands)
         self._unsent_callbacks += callbacks
+        self.flush_soon()
 
     async def ask(self, *words: str | int | bytes, then: bytes = b"") -> Any:
         """Send a command and wait for its reply. Raises hiredis.ReplyError, StoreError.
@@ -105,8 +107,19 @@ class Lane(asyncio.Protocol):
             raise reply
         return reply
 
-    def flush(self) -> None:
-        """Send what was called, which is done at the end of this turn at the latest."""
+    def flush_soon(self) -> None:
+        """Gather and send at the end of this turn."""
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self.gather is not None:
+            try:
+                self.gather()
+            except Exception as fault:  # noqa: BLE001 - what was called goes out in any case
+                log.error("fault", where="what is to be read", fault=repr(fault), exc_info=True)
+        self._flushing = False
         if self._transport is None or self._transport.is_closing() or not self._unsent:
             # What is not sent when the connection ends never ran, and is told so.
             return

@@ -1,8 +1,11 @@
-"""One node of the store, a master: two lanes whatever the number of rooms.
+"""One node of the store, a master: one lane whatever the number of rooms.
 
-One lane reads and hears of changes, one writes. When the one that reads is opened again, every
-position is proved anew, and only a node that says it is a master is read from. A node that does
-not push changes is followed by waiting for them, on a few connections more.
+It adds, reads, and hears of changes; what is added is read in the same write. When it is opened
+again, every position is proved anew, and only a node that says it is a master is read from.
+
+There are two, one that reads and one that writes, where what is added waits for replicas: what is
+read would wait too. So there are for a node that does not push changes; it is followed by waiting
+for them, on a few connections more.
 """
 
 from collections.abc import Callable, Sequence
@@ -78,23 +81,29 @@ class Node:
         self._settings = settings
         self._redirects = redirects
         self.where = where
-        self.reader = Reader(max_message, self._read_refused, self._write_first)
+        self.reader = Reader(max_message, self._read_refused)
         self.writer = Writer(
             settings, self.reader.followed, self._adds, self.demoted, self._publication_refused
         )
         self._notifier: Notifier = Tracking(self.reader)
-        self._reading = self._link("read", self.reader.connected, self.reader.disconnected)
-        self._writing = self._link("write", self.writer.connected, self.writer.disconnected)
+        self._reading = self._writing = self._link("rooms", self._connected, self._disconnected)
+        if settings.replicas_ack or settings.follow == Follow.BLOCK:
+            self._part()
 
     @property
-    def more_connections(self) -> int:
-        """How many connections it holds beside its two lanes."""
-        return len(self._notifier.links)
+    def connections(self) -> int:
+        """How many connections it holds."""
+        return len(self._links)
 
     @property
     def reopened(self) -> int:
         """How often lanes were opened again."""
-        return self._reading.reopened + self._writing.reopened
+        return sum(link.reopened for link in self._lane_links)
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """The lanes that there are just now."""
+        return [link.lane for link in self._lane_links if link.lane is not None]
 
     @property
     def read_lane(self) -> Lane | None:
@@ -111,26 +120,29 @@ class Node:
     async def start(self) -> None:
         """Connect, and make sure that changes are told. Raises StartError, StoreError."""
         try:
-            write_lane = await self._writing.open()
             await self._follow_changes()
-            await self._warn_of_settings(write_lane)
+            await self._warn_of_settings()
         except hiredis.ReplyError as error:
             raise StartError(f"Redis at {self.where} refused: {error}.") from error
 
     def start_soon(self) -> None:
         """Connect, trying until the node answers."""
-        self._writing.open_soon()
-        self._reading.open_soon()
+        for link in self._lane_links:
+            link.open_soon()
 
     async def close(self) -> None:
         """Disconnect; what is under way ends as Unavailable or Unknown."""
         await self._notifier.close()
-        for link in (self._reading, self._writing):
+        for link in self._lane_links:
             await link.close()
 
     @property
+    def _lane_links(self) -> Sequence[Link]:
+        return list(dict.fromkeys((self._writing, self._reading)))
+
+    @property
     def _links(self) -> Sequence[Link]:
-        return (self._reading, self._writing, *self._notifier.links)
+        return (*self._lane_links, *self._notifier.links)
 
     def hurry(self) -> None:
         """Try at once to open what is not open."""
@@ -150,12 +162,17 @@ class Node:
             link.cut("the store is no longer a master")
 
     async def _follow_changes(self) -> None:
-        """Open the read lane, with the notifier that was chosen or that works."""
+        """Open the lanes, with the notifier that was chosen or that works."""
         follow = self._settings.follow
+        if self._reading is not self._writing:
+            await self._writing.open()
         if follow != Follow.BLOCK:
             if await self._can_track():
                 return
             log.warning("store does not push changes", store=str(self.where), following="block")
+        if self._reading is self._writing:
+            self._part()
+            await self._writing.open()
         self._notifier = Block(
             self.reader, self._settings.silence / 2, self.writer.send, self._link
         )
@@ -168,7 +185,7 @@ class Node:
             )
 
     async def _can_track(self) -> bool:
-        """Open the read lane with tracking on, and keep it if it works."""
+        """Open the lane that reads with tracking on, and keep it if it works."""
         if self._settings.follow == Follow.TRACKING:
             await self._reading.open()
             return True
@@ -177,20 +194,20 @@ class Node:
             if await self._hears():
                 return True
         except Refused:
-            pass  # it takes the lane, as it took the one that writes, but not the tracking
+            pass  # if it does not take the lane at all, the next one will tell
         await self._reading.close()
         return False
 
     async def _hears(self) -> bool:
         """Whether an entry that is added is really told of. Raises Unavailable."""
-        lane = self._reading.lane
+        lanes = self.lanes
         probe = Probe(next(probe_keys(self._settings.prefix)))
         self.follow(probe.key, probe)
         try:
             heard = await probe.hears(self.writer.send)
         finally:
             self.unfollow(probe.key)
-        if not heard and self._reading.lane is not lane:
+        if not heard and self.lanes != lanes:
             # That says nothing about what the store can do.
             raise Unavailable(f"Redis at {self.where} closed the connection.")
         return heard
@@ -210,13 +227,29 @@ class Node:
             in_cluster=self._redirects is not None,
         )
 
+    def _part(self) -> None:
+        """Have two lanes from now on."""
+        self._reading = self._link("read", self.reader.connected, self.reader.disconnected)
+        self._writing = self._link("write", self.writer.connected, self.writer.disconnected)
+
+    def _connected(self, lane: Lane) -> None:
+        self.writer.connected(lane)
+        self.reader.connected(lane)
+
+    def _disconnected(self) -> None:
+        self.writer.disconnected()
+        self.reader.disconnected()
+
     def _link(
         self, name: str, connected: Callable[[Lane], None], disconnected: Callable[[], None]
     ) -> Link:
         return Link(name, self.where, self._connect, connected, disconnected)
 
-    async def _warn_of_settings(self, lane: Lane) -> None:
+    async def _warn_of_settings(self) -> None:
         """Look for settings of the store that could lose messages; CONFIG may be forbidden."""
+        lane = self._writing.lane
+        if lane is None:
+            raise Unavailable(f"Redis at {self.where} closed the connection.")
         try:
             policy = await lane.ask("CONFIG", "GET", "maxmemory-policy")
             table = await lane.ask("CONFIG", "GET", "tracking-table-max-keys")
@@ -255,10 +288,6 @@ class Node:
 
     def _adds(self, key: bytes) -> None:
         self._notifier.adds(key)
-
-    def _write_first(self) -> None:
-        if self._writing.lane is not None:
-            self._writing.lane.flush()
 
     # Being refused
 

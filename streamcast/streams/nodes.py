@@ -108,8 +108,7 @@ class OneNode:
             await asyncio.sleep(LOOK_EVERY)
             if self._sentinels is not None:
                 await self._ask_sentinels(self._sentinels)
-            lanes = [self._node.read_lane, self._node.write_lane]
-            roles = await asyncio.gather(*(_role(lane) for lane in lanes if lane is not None))
+            roles = await asyncio.gather(*map(_role, self._node.lanes))
             # Each lane is asked: behind one address there may be one node and then another.
             if any(role not in {b"master", None} for role in roles):
                 self._node.demoted()

@@ -1,11 +1,12 @@
 """Reading the streams that changed.
 
 The law of this file: a changed room is marked. Marked rooms are read together, one non-blocking
-read a room, in one write. A mark is cleared when the read is sent, never when it is answered, and
-every refusal sets it again. What changes while reads are under way is the next round; so the work
-follows the rooms that speak, not the rooms that exist, and batches grow with the load. What the
-store tells on this lane it tells in order: a change that is told of before a read is answered came
-before that read, which has seen it.
+read a room, in one write, behind all that is added in the same turn. A mark is cleared when the
+read is sent, never when it is answered, and every refusal sets it again. One read of a room is
+under way at most, and what changes meanwhile is for the next one; so the work follows the rooms
+that speak, not the rooms that exist, and batches grow with the load. What the store tells on this
+lane it tells in order: a change that is told of before a read is answered came before that read,
+which has seen it.
 """
 
 import asyncio
@@ -53,36 +54,30 @@ class Followed:
     """A key that is followed here. What was asked for before it came is not answered to it.
 
     `asking`: the key's slot is still on its way here (ASK). `reading`: the read that is under way.
+    `again`: there is to be another one behind it, False, or True for one that was announced.
     """
 
-    __slots__ = ("asking", "follower", "reading")
+    __slots__ = ("again", "asking", "follower", "reading")
 
     def __init__(self, follower: Follower, *, asking: bool) -> None:
         self.follower = follower
         self.asking = asking
         self.reading: Read | None = None
+        self.again: bool | None = None
 
 
 class Reader:
-    """Reads for its followers, by key, over one lane. `max_message`: bytes, see `Message`.
+    """Reads for its followers, by key, over one lane. `max_message`: bytes, see `Message`."""
 
-    `write_first` sends what waits to be written to the store, so that a round reads it.
-    """
-
-    def __init__(
-        self, max_message: int, redirected: Redirected, write_first: Callable[[], None]
-    ) -> None:
+    def __init__(self, max_message: int, redirected: Redirected) -> None:
         self._max_message = max_message
         self._redirected = redirected
-        self._write_first = write_first
         self._followed: dict[bytes, Followed] = {}
         self.followed = self._followed.keys()
         # Those that wait for their first answer.
         self._opening: dict[bytes, Followed] = {}
         self._marked: dict[bytes, bool] = {}
         self._lane: Lane | None = None
-        self._under_way = 0
-        self._scheduled = False
         self._refused: dict[bytes, bool] = {}
         self._pause = 0.0
         self._trying_again = False
@@ -115,7 +110,7 @@ class Reader:
         """Whether a key is to be read, or being read, because a change of it was told."""
         followed = self._followed.get(key)
         reading = None if followed is None else followed.reading
-        if reading is not None and reading.announced:
+        if followed is not None and reading is not None and (reading.announced or followed.again):
             return True
         return self._marked.get(key, False) or self._refused.get(key, False)
 
@@ -140,9 +135,14 @@ class Reader:
 
     def mark(self, key: bytes, *, announced: bool = False) -> None:
         """Have a key read. `announced`: the store told that this very key changed."""
-        if key in self._followed:
+        followed = self._followed.get(key)
+        if followed is None:
+            return
+        if followed.reading is None:
             self._marked[key] = announced or self._marked.get(key, False)
             self._schedule()
+        else:
+            followed.again = announced or bool(followed.again)
 
     def read_behind(self, key: bytes) -> None:
         """Have a key read right behind what is just being added to it.
@@ -166,12 +166,12 @@ class Reader:
     def mark_all(self) -> None:
         """Have every followed key read."""
         for key in self._followed:
-            self._marked.setdefault(key, False)
-        self._schedule()
+            self.mark(key)
 
     def connected(self, lane: Lane) -> None:
         """Read over this lane from now on; everything has to be proved anew."""
         self._lane = lane
+        lane.gather = self._read_marked
         self._away = False
         self.mark_all()
 
@@ -180,19 +180,17 @@ class Reader:
         self._lane = None
         self._refuse_to_open()
 
-    # Rounds
+    # Reading
 
     def _schedule(self) -> None:
-        if not self._scheduled and not self._under_way and self._marked:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._round)
+        if self._lane is not None:
+            self._lane.flush_soon()
+        elif self._opening:
+            asyncio.get_running_loop().call_soon(self._refuse_to_open)
 
-    def _round(self) -> None:
+    def _read_marked(self) -> None:
         """Send one read for each room that is marked."""
-        self._scheduled = False
-        self._write_first()
         if self._lane is None:
-            self._refuse_to_open()
             return
         marked, self._marked = self._marked, {}
         for key, announced in marked.items():
@@ -202,7 +200,6 @@ class Reader:
             read = followed.follower.next_read(announced=announced)
             if read is not None:
                 self.reads += 1
-                self._under_way += 1
                 followed.reading = read
                 self.examinations += read.kind is Kind.EXAMINE
                 answered = partial(self._answered, key, followed)
@@ -210,31 +207,31 @@ class Reader:
                     self._lane.call(plainly(key, read), answered)
                 else:
                     forwards(key, read, asking=followed.asking).send(self._lane, answered)
-        # It is a batch by itself: waiting for the turn's end would gather nothing more.
-        self._lane.flush()
 
     def _refuse_to_open(self) -> None:
         """Tell those who wait for a room to open that it can't be; open ones wait for a lane."""
+        if self._lane is not None:
+            return
         opening, self._opening = self._opening, {}
         for key, followed in opening.items():
             if self._followed.get(key) is followed:
                 self._fail(key, followed, Unavailable("The store can't be reached."))
 
     def _answered(self, key: bytes, followed: Followed, raw: Any) -> None:
-        self._under_way -= 1
         read, followed.reading = followed.reading, None
+        again, followed.again = followed.again, None
         assert read is not None
+        if self._followed.get(key) is not followed:
+            return
         try:
-            if self._followed.get(key) is not followed:
-                return
             if isinstance(raw, LaneLost):
                 # It is read again over the next lane; what the store told of it still holds.
                 self.mark(key, announced=read.announced)
             else:
                 self._hand(key, followed, read, raw)
         finally:
-            if not self._under_way:
-                self._schedule()
+            if again is not None:
+                self.mark(key, announced=again)
 
     def _hand(self, key: bytes, followed: Followed, read: Read, raw: Any) -> None:
         try:

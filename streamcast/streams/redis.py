@@ -56,10 +56,9 @@ class RedisStreams:
         return self._probing
 
     @property
-    def more_connections(self) -> int:
-        """How many connections it holds beside two lanes."""
-        nodes = self._nodes.all()
-        return sum(node.more_connections for node in nodes) + 2 * (len(nodes) - 1)
+    def connections(self) -> int:
+        """How many connections it holds."""
+        return sum(node.connections for node in self._nodes.all())
 
     # Connecting
 
