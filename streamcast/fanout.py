@@ -42,6 +42,7 @@ class FanOut:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._queue: deque[HandsOut] = deque()
+        self._behind: list[Callable[[], None]] = []
         self._scheduled = False
 
     def add(self, owner: HandsOut) -> None:
@@ -51,8 +52,13 @@ class FanOut:
             self._queue.append(owner)
             self._schedule()
 
+    def behind_turn(self, call: Callable[[], None]) -> None:
+        """Call once when the next turn of handing out is over. It is not to raise."""
+        self._behind.append(call)
+        self._schedule()
+
     def _schedule(self) -> None:
-        if self._queue and not self._scheduled:
+        if (self._queue or self._behind) and not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._turn)
 
@@ -65,6 +71,9 @@ class FanOut:
             self._hand_out(owner)
             if self._clock() >= end:
                 break
+        behind, self._behind = self._behind, []
+        for call in behind:
+            call()
         self._schedule()
 
     def _hand_out(self, owner: HandsOut) -> None:

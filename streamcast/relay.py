@@ -6,7 +6,7 @@ from the store is done at once, without a task.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -245,6 +245,10 @@ class Relay:
         if self._rooms.get(open_room.name) is open_room:
             self._weigh(open_room)
             self._fan_out.add(open_room)
+
+    def behind_turn(self, call: Callable[[], None]) -> None:
+        """Call once when what was read by now is being handed out. It is not to raise."""
+        self._fan_out.behind_turn(call)
 
     def _weigh(self, open_room: OpenRoom) -> None:
         size = open_room.room.window.size

@@ -44,6 +44,7 @@ class Connection(asyncio.BufferedProtocol):
     """One client."""
 
     __slots__ = (
+        "_acks",
         "_admitted",
         "_closing",
         "_context",
@@ -97,6 +98,8 @@ class Connection(asyncio.BufferedProtocol):
         self._admitted = False
         self._closing: Close | None = None
         self._finishing: Close | None = None
+        # Acks that wait for the messages of this turn.
+        self._acks: list[bytes] | None = None
         self._reading = True
         self.writable = True
         # What the intake wants to know: see there.
@@ -189,6 +192,7 @@ class Connection(asyncio.BufferedProtocol):
         """Leave all rooms."""
         self._context.connections.pop(self, None)
         self._context.closed += 1
+        self._acks = None
         self._end(Close(Code.GOING_AWAY, "connection lost"))
         self._unread = b""
         self.writable = False
@@ -205,6 +209,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _end(self, how: Close) -> None:
         """Be a member of nothing from now on, and take no more requests."""
+        self._write_acks()
         self._closing = self._closing or how
         self.write = _write_nothing
         if self._admitted:
@@ -382,7 +387,7 @@ class Connection(asyncio.BufferedProtocol):
         room, ref = publication.room, publication.ref
         if isinstance(outcome, MessageId):
             self._context.published += 1
-            self._reply(self.dialect.acked(room, ref, outcome))
+            self._ack(self.dialect.acked(room, ref, outcome))
         else:
             self._reply(self.dialect.error(outcome, room, ref))
         if self._finishing is not None and self.publishing == 0:
@@ -404,6 +409,41 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
         else:
             end_for(fault, self)
+
+    def _ack(self, ack: bytes) -> None:
+        """Have an ack go in one write with what was read together with it, if anything was."""
+        if not self.writable or self._closing is not None:
+            self._reply(ack)
+        elif self._acks is not None:
+            self._acks.append(ack)
+        elif ack:
+            self._acks = [ack]
+            self.write = self._write_behind_acks
+            self._context.relay.behind_turn(self._write_acks)
+
+    def _take_acks(self) -> bytes:
+        """Return the acks that wait; nothing waits for them from now on."""
+        acks, self._acks = self._acks, None
+        if acks is None:
+            return b""
+        if self.writable:
+            self.write = self._socket.send
+        return b"".join(acks)
+
+    def _write_behind_acks(self, data: bytes) -> int:
+        acks = self._take_acks()
+        try:
+            behind = self._socket.send(acks + data) - len(acks)
+        except BlockingIOError:
+            behind = -len(acks)
+        if behind < 0:
+            self._transport.write(acks[behind:])
+        return max(behind, 0)
+
+    @guarded
+    def _write_acks(self) -> None:
+        """Write the acks that nothing took along."""
+        self._reply(self._take_acks())
 
     def ping(self) -> None:
         """Ask the peer for a sign."""

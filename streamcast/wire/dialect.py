@@ -44,7 +44,7 @@ class Dialect(Protocol):
     def left(self, room: str, ref: Ref) -> Reply:
         """Tell that a room was left."""
 
-    def acked(self, room: str, ref: Ref, id: MessageId) -> Reply:
+    def acked(self, room: str, ref: Ref, id: MessageId) -> bytes:
         """Tell that a message was stored under this ID."""
 
     def pong(self, ref: Ref) -> Reply:

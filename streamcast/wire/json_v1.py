@@ -68,7 +68,7 @@ class JsonV1:
         """`left`."""
         return _reply(type="left", room=room, ref=ref)
 
-    def acked(self, room: str, ref: Ref, id: MessageId) -> Reply:
+    def acked(self, room: str, ref: Ref, id: MessageId) -> bytes:
         """`ack`."""
         # One for each message published: put together by hand, with a client's usual ref.
         ms, seq = id

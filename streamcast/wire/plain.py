@@ -51,7 +51,7 @@ class Plain:
         """Say nothing."""
         return b""
 
-    def acked(self, room: str, ref: Ref, id: MessageId) -> Reply:
+    def acked(self, room: str, ref: Ref, id: MessageId) -> bytes:
         """Say nothing."""
         return b""
 
