@@ -36,13 +36,17 @@ class HandsOut(Protocol):
         """Take in that handing out failed for a reason that nobody thought of."""
 
 
+Calls = list[Callable[[], None]]
+
+
 class FanOut:
     """The rooms that have something to hand out, in turn."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._queue: deque[HandsOut] = deque()
-        self._behind: list[Callable[[], None]] = []
+        # Rooms, and calls behind them.
+        self._queue: deque[HandsOut | Calls] = deque()
+        self._behind: Calls = []
         self._scheduled = False
 
     def add(self, owner: HandsOut) -> None:
@@ -52,8 +56,11 @@ class FanOut:
             self._queue.append(owner)
             self._schedule()
 
-    def behind_turn(self, call: Callable[[], None]) -> None:
-        """Call once when the next turn of handing out is over. It is not to raise."""
+    def behind(self, call: Callable[[], None]) -> None:
+        """Call once when all that is added until the next turn has had a turn. It is not to raise.
+
+        So what the store answers at once can be taken in first, in whatever order it comes.
+        """
         self._behind.append(call)
         self._schedule()
 
@@ -64,16 +71,20 @@ class FanOut:
 
     def _turn(self) -> None:
         self._scheduled = False
+        if self._behind:
+            self._queue.append(self._behind)
+            self._behind = []
         end = self._clock() + TURN
         while self._queue:
-            owner = self._queue.popleft()
-            owner.queued = False
-            self._hand_out(owner)
+            first = self._queue.popleft()
+            if isinstance(first, list):
+                for call in first:
+                    call()
+            else:
+                first.queued = False
+                self._hand_out(first)
             if self._clock() >= end:
                 break
-        behind, self._behind = self._behind, []
-        for call in behind:
-            call()
         self._schedule()
 
     def _hand_out(self, owner: HandsOut) -> None:

@@ -246,9 +246,9 @@ class Relay:
             self._weigh(open_room)
             self._fan_out.add(open_room)
 
-    def behind_turn(self, call: Callable[[], None]) -> None:
-        """Call once when what was read by now is being handed out. It is not to raise."""
-        self._fan_out.behind_turn(call)
+    def behind(self, call: Callable[[], None]) -> None:
+        """Call once when what is being read just now is being handed out. It is not to raise."""
+        self._fan_out.behind(call)
 
     def _weigh(self, open_room: OpenRoom) -> None:
         size = open_room.room.window.size

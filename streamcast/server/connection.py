@@ -37,6 +37,8 @@ MAX_ROOMS = 1000
 """How many rooms a connection may be in."""
 MAX_MALFORMED = 10
 """The frame in a row that is no request and ends the connection."""
+MANY_ACKS = 4096
+"""Bytes of acks with which no more wait for messages."""
 LOST = 1006
 
 
@@ -44,7 +46,6 @@ class Connection(asyncio.BufferedProtocol):
     """One client."""
 
     __slots__ = (
-        "_acks",
         "_admitted",
         "_closing",
         "_context",
@@ -59,6 +60,7 @@ class Connection(asyncio.BufferedProtocol):
         "_socket",
         "_transport",
         "_unread",
+        "acks",
         "asked",
         "dialect",
         "last_published",
@@ -99,7 +101,7 @@ class Connection(asyncio.BufferedProtocol):
         self._closing: Close | None = None
         self._finishing: Close | None = None
         # Acks that wait for the messages of this turn.
-        self._acks: list[bytes] | None = None
+        self.acks = b""
         self._reading = True
         self.writable = True
         # What the intake wants to know: see there.
@@ -192,7 +194,7 @@ class Connection(asyncio.BufferedProtocol):
         """Leave all rooms."""
         self._context.connections.pop(self, None)
         self._context.closed += 1
-        self._acks = None
+        self.acks = b""
         self._end(Close(Code.GOING_AWAY, "connection lost"))
         self._unread = b""
         self.writable = False
@@ -209,7 +211,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _end(self, how: Close) -> None:
         """Be a member of nothing from now on, and take no more requests."""
-        self._write_acks()
+        if self.acks:
+            self.write_acks()
         self._closing = self._closing or how
         self.write = _write_nothing
         if self._admitted:
@@ -412,38 +415,35 @@ class Connection(asyncio.BufferedProtocol):
 
     def _ack(self, ack: bytes) -> None:
         """Have an ack go in one write with what was read together with it, if anything was."""
-        if not self.writable or self._closing is not None:
+        if not self.writable or self._closing is not None or len(self.acks) > MANY_ACKS:
             self._reply(ack)
-        elif self._acks is not None:
-            self._acks.append(ack)
+        elif self.acks:
+            self.acks += ack
         elif ack:
-            self._acks = [ack]
+            self.acks = ack
             self.write = self._write_behind_acks
-            self._context.relay.behind_turn(self._write_acks)
-
-    def _take_acks(self) -> bytes:
-        """Return the acks that wait; nothing waits for them from now on."""
-        acks, self._acks = self._acks, None
-        if acks is None:
-            return b""
-        if self.writable:
-            self.write = self._socket.send
-        return b"".join(acks)
+            self._context.write_soon(self)
 
     def _write_behind_acks(self, data: bytes) -> int:
-        acks = self._take_acks()
+        acks, self.acks = self.acks, b""
+        send = self.write = self._socket.send
         try:
-            behind = self._socket.send(acks + data) - len(acks)
+            taken = send(acks + data)
         except BlockingIOError:
-            behind = -len(acks)
-        if behind < 0:
-            self._transport.write(acks[behind:])
-        return max(behind, 0)
+            taken = 0
+        behind = taken - len(acks)
+        if behind >= 0:
+            return behind
+        self._transport.write(acks[taken:])
+        return 0
 
     @guarded
-    def _write_acks(self) -> None:
+    def write_acks(self) -> None:
         """Write the acks that nothing took along."""
-        self._reply(self._take_acks())
+        acks, self.acks = self.acks, b""
+        if self.writable:
+            self.write = self._socket.send
+        write(self, acks)
 
     def ping(self) -> None:
         """Ask the peer for a sign."""
