@@ -95,3 +95,25 @@ async def test_a_slice_that_takes_longer_is_still_handed_out(out: Out) -> None:
     out.each = 10 * TURN
     out.add("a", SLICE + 1)
     assert await passes(out) == [[f"a{SLICE}"], ["a1"]]
+
+
+async def test_calls_go_behind_what_is_added_with_them(out: Out) -> None:
+    """Also behind what comes after they were asked for, until it is their turn."""
+    out.fan_out.behind(lambda: out.log.append("call"))
+    out.add("a", SLICE + 1)
+    assert await passes(out) == [[f"a{SLICE}", "call", "a1"]]
+
+
+async def test_calls_wait_for_rooms_that_take_more_than_a_turn(out: Out) -> None:
+    out.each = TURN / SLICE
+    out.add("a", SLICE)
+    out.add("b", SLICE)
+    out.fan_out.behind(lambda: out.log.append("call"))
+    await asyncio.sleep(0)
+    out.add("c", SLICE)
+    assert await passes(out) == [[f"b{SLICE}"], ["call", f"c{SLICE}"]]
+
+
+async def test_calls_are_made_though_nothing_is_to_be_handed_out(out: Out) -> None:
+    out.fan_out.behind(lambda: out.log.append("call"))
+    assert await passes(out) == [["call"]]

@@ -5,12 +5,16 @@ Every write goes straight to the socket; only the rest of one goes through the e
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from websockets.frames import Opcode
 
-from streamcast.server.connection import Connection
-from streamcast.wire import Ping
+from streamcast.message import ZERO
+from streamcast.server.connection import MANY_ACKS, Connection
+from streamcast.wire import Close, Leave, Ping
+from streamcast.wire.close import Code
 from tests.in_process import InProcess
 from tests.raw import Raw, text
 from tests.stores import Store, eventually
@@ -85,6 +89,95 @@ def test_what_is_said_to_one_that_does_not_read_waits_in_order(
     assert found == [*(f"message {number}" for number in range(count)), "message z"]
     # Then it goes straight to the socket again.
     eventually(lambda: connection.write == straight)
+
+
+class Socket:
+    """A connection's socket; `sent` is what was sent through it, and `take` limits the first."""
+
+    def __init__(self, connection: Connection, take: Callable[[bytes], int]) -> None:
+        straight = connection._socket.send
+        self.sent: list[bytes] = []
+
+        def send(data: bytes) -> int:
+            self.sent.append(data)
+            return straight(data[: take(data) if len(self.sent) == 1 else None])
+
+        self.send = send
+        socket: Any = self
+        connection._socket, connection.write = socket, send
+
+
+def none_of(_: bytes) -> int:
+    raise BlockingIOError
+
+
+def publish(number: int) -> bytes:
+    return text(json.dumps({"type": "publish", "data": f"message {number}", "room": "writing"}))
+
+
+@pytest.mark.parametrize(
+    "take",
+    [len, none_of, lambda _: 5, lambda data: data.index(b"}") + 2, lambda data: len(data) - 1],
+    ids=["all", "none", "some of the ack", "a little more than the ack", "nearly all"],
+)
+def test_an_ack_goes_in_one_write_with_the_publishers_own_message(
+    in_process: InProcess, raw: Raw, connection: Connection, take: Callable[[bytes], int]
+) -> None:
+    """Whatever the socket takes of it."""
+    socket = in_process.call(lambda: Socket(connection, take))
+    for number in range(5):
+        raw.send(publish(number))
+        assert told(raw, f"message {number}") == ["ack", f"message {number}"]
+    assert all(b'"ack"' in data and b'"message"' in data for data in socket.sent)
+    if take is len:
+        assert len(socket.sent) == 5
+    eventually(lambda: connection.write == socket.send)
+
+
+def test_an_ack_is_written_though_no_message_comes_with_it(
+    in_process: InProcess, raw: Raw, connection: Connection
+) -> None:
+    """And what is said behind it comes behind it."""
+    in_process.call(lambda: connection._handle(Leave("writing")))
+    assert told(raw, "left") == ["left"]
+    raw.send(publish(0))
+    assert told(raw, "ack") == ["ack"]
+
+    def answered() -> None:
+        connection._ack(connection.dialect.acked("writing", 1, ZERO))
+        connection._ack(connection.dialect.acked("writing", 2, ZERO))
+        connection._handle(Ping())
+
+    in_process.call(answered)
+    assert told(raw, "pong") == ["ack", "ack", "pong"]
+
+
+def test_acks_are_not_gathered_without_bound(
+    in_process: InProcess, raw: Raw, connection: Connection
+) -> None:
+    ack = connection.dialect.acked("writing", None, ZERO)
+
+    def answered() -> int:
+        socket = Socket(connection, len)
+        for _ in range(2 * MANY_ACKS // len(ack)):
+            connection._ack(ack)
+        return len(socket.sent)
+
+    assert in_process.call(answered) == 1
+    for _ in range(2 * MANY_ACKS // len(ack)):
+        assert told(raw, "ack") == ["ack"]
+
+
+def test_a_close_comes_behind_the_acks(
+    in_process: InProcess, raw: Raw, connection: Connection
+) -> None:
+    def answered() -> None:
+        connection._ack(connection.dialect.acked("writing", None, ZERO))
+        connection.close(Close(Code.RESTART, "restarting"))
+
+    in_process.call(answered)
+    assert told(raw, "ack") == ["ack"]
+    assert raw.frame().opcode == Opcode.CLOSE
 
 
 def test_one_that_is_gone_is_no_fault(

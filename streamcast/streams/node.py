@@ -169,10 +169,10 @@ class Node:
         if follow != Follow.BLOCK:
             if await self._can_track():
                 return
+            if self._reading is self._writing:
+                self._part()
+                await self._writing.open()
             log.warning("store does not push changes", store=str(self.where), following="block")
-        if self._reading is self._writing:
-            self._part()
-            await self._writing.open()
         self._notifier = Block(
             self.reader, self._settings.silence / 2, self.writer.send, self._link
         )
