@@ -1,6 +1,6 @@
 """What keeps it fast, counted and not timed: writes, encodings, reads, memory, garbage.
 
-That rooms cost two connections to Redis, however many there are, is in test_streams; that a storm
+That rooms cost one connection to Redis, however many there are, is in test_streams; that a storm
 of joins reads the store once for all, in test_relay and faults/test_storm.
 """
 

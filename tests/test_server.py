@@ -92,7 +92,7 @@ def test_frames_right_behind_the_head_are_read(server: Server) -> None:
 
 
 def test_what_is_sent_before_the_join_is_done_is_heard(server: Server) -> None:
-    """Reads and writes go over two connections to the store; the join comes first all the same."""
+    """What is added goes to the store before what is read; the join comes first all the same."""
     for number in range(60):
         with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
             head = UPGRADE.replace(b"live", b"new%d" % number)

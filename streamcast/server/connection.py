@@ -367,8 +367,8 @@ class Connection(asyncio.BufferedProtocol):
             self._update_reading()
         cursor = self._cursors.get(publish.room)
         if cursor is not None and cursor.mark is None:
-            # It is to hear its own message: the store reads and writes over two connections, and
-            # could add the message before it says where the room stands.
+            # It is to hear its own message, which the store would add before it says where the room
+            # stands: reads go behind what is added.
             self._held.append((cursor, publication))
         else:
             self._context.relay.publish(publication)
