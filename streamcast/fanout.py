@@ -57,7 +57,7 @@ class FanOut:
             self._schedule()
 
     def behind(self, call: Callable[[], None]) -> None:
-        """Call once when all that is added until the next turn has had a turn. It is not to raise.
+        """Call once when all that is added until the next turn has had a turn.
 
         So what the store answers at once can be taken in first, in whatever order it comes.
         """
@@ -78,8 +78,7 @@ class FanOut:
         while self._queue:
             first = self._queue.popleft()
             if isinstance(first, list):
-                for call in first:
-                    call()
+                _make(first)
             else:
                 first.queued = False
                 self._hand_out(first)
@@ -100,3 +99,12 @@ class FanOut:
         if room.has_news and not owner.queued:
             owner.queued = True
             self._queue.append(owner)
+
+
+def _make(calls: Calls) -> None:
+    """Make calls. A fault in one must not end the turns of all rooms."""
+    for call in calls:
+        try:
+            call()
+        except Exception as fault:  # noqa: BLE001 - as in handing out
+            log.error("fault", where="behind the fan-out", fault=repr(fault), exc_info=True)

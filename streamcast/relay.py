@@ -247,7 +247,7 @@ class Relay:
             self._fan_out.add(open_room)
 
     def behind(self, call: Callable[[], None]) -> None:
-        """Call once when what is being read just now is being handed out. It is not to raise."""
+        """Call once when what is being read just now is being handed out."""
         self._fan_out.behind(call)
 
     def _weigh(self, open_room: OpenRoom) -> None:

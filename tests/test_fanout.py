@@ -117,3 +117,15 @@ async def test_calls_wait_for_rooms_that_take_more_than_a_turn(out: Out) -> None
 async def test_calls_are_made_though_nothing_is_to_be_handed_out(out: Out) -> None:
     out.fan_out.behind(lambda: out.log.append("call"))
     assert await passes(out) == [["call"]]
+
+
+async def test_a_fault_in_a_call_is_its_own(out: Out, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise ValueError
+
+    out.each = TURN / SLICE
+    out.add("a", 2 * SLICE)
+    out.fan_out.behind(fail)
+    out.fan_out.behind(lambda: out.log.append("call"))
+    assert await passes(out) == [[f"a{SLICE}"], ["call", f"a{SLICE}"]]
+    assert len(caplog.records) == 1

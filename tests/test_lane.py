@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from streamcast.streams.lane import LOOKS, Lane, LaneLost, pack
+from streamcast.streams.link import Link
 
 SILENCE = 0.8
 LOOK = SILENCE / LOOKS
@@ -111,17 +112,31 @@ async def test_a_node_that_says_goodbye(node: Node, connect: Open) -> None:
 
 
 async def test_what_is_gathered_goes_behind_what_was_called(node: Node, connect: Open) -> None:
-    """In one write; and what was called goes out even where gathering fails."""
+    """In one write."""
     lane = await connect(lambda _: None)
-
-    def gather() -> None:
-        lane.call(pack("SECOND"), None)
-        raise ValueError
-
-    lane.gather = gather
+    lane.gather = lambda: lane.call(pack("SECOND"), None)
     for _ in range(2):
         assert await lane.ask("FIRST") == b"OK"
     assert node.received == 2 * (pack("FIRST") + pack("SECOND"))
     lane.gather = None
     lane.flush_soon()
     assert await lane.ask("THIRD") == b"OK"
+
+
+async def test_a_link_opens_one_lane(node: Node, connect: Open) -> None:
+    """However often it is to be opened: while it is open, and while it is being opened."""
+    lanes: list[Lane] = []
+
+    async def open_lane(_: str, on_lost: Callable[[str], None]) -> Lane:
+        lanes.append(await connect(on_lost))
+        return lanes[-1]
+
+    link = Link("rooms", node.path, open_lane, lambda _: None, lambda: None)
+    link.open_soon()
+    link.open_soon()
+    while link.lane is None:
+        await asyncio.sleep(0.001)
+    link.open_soon()
+    await asyncio.sleep(0.05)
+    assert len(lanes) == 1
+    await link.close()

@@ -39,14 +39,17 @@ class Lane:
 
 
 class Asked(Recorder):
-    """Counts how often it was asked for a read."""
+    """Counts how often it was asked for a read; `fault`: what it raises then."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked = 0
+        self.fault: Exception | None = None
 
     def next_read(self, *, announced: bool) -> Read:
         self.asked += 1
+        if self.fault is not None:
+            raise self.fault
         return super().next_read(announced=announced)
 
 
@@ -155,6 +158,61 @@ async def test_an_announcement_of_another_node_outlives_the_read_under_way() -> 
     assert recorder.texts == ["gap"]
 
 
+async def test_another_follower_of_the_key_is_not_told_what_was_asked_for_before() -> None:
+    one, other = Recorder(), Recorder()
+    reader, lane = await reading(one)
+    reader.unfollow(b"room")
+    reader.follow(b"room", other)
+    await asyncio.sleep(0)
+    [first, second] = lane.waiting
+    first(NO_SUCH_KEY)
+    assert reader.is_opening(b"room")
+    assert one.position is other.position is None
+    second(NO_SUCH_KEY)
+    assert not reader.is_opening(b"room")
+    assert other.position is not None
+
+
+async def test_a_fault_in_one_follower_is_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    """The others are read, and it is asked again when its key changes."""
+    faulty, other = Asked(), Asked()
+    reader, lane = await reading(faulty)
+    lane.answer(NO_SUCH_KEY)
+    reader.follow(b"other", other)
+    await asyncio.sleep(0)
+    lane.answer(NO_SUCH_KEY)
+    faulty.fault = ValueError("a fault")
+    reader.mark(b"room")
+    reader.mark(b"other")
+    await asyncio.sleep(0)
+    lane.answer([NO_SUCH_KEY, []])
+    assert (faulty.reads, other.reads) == (1, 2)
+    assert len(caplog.records) == 1
+    faulty.fault = None
+    reader.mark(b"room")
+    await asyncio.sleep(0)
+    lane.answer([NO_SUCH_KEY, []])
+    assert (faulty.reads, other.reads) == (2, 2)
+
+
+async def test_what_is_announced_while_it_is_read_goes_with_the_key() -> None:
+    """Where that read finds out that the key is another node's."""
+    told: list[bool] = []
+
+    def elsewhere(key: bytes, *_: object) -> bool:
+        told.append(reader.is_announced(key))
+        return True
+
+    reader, lane = await reading(Recorder())
+    lane.answer(NO_SUCH_KEY)
+    reader.mark(b"room")
+    await asyncio.sleep(0)
+    reader.mark(b"room", announced=True)
+    reader._redirected = elsewhere
+    lane.answer([hiredis.ReplyError("MOVED 1 somewhere"), hiredis.ReplyError("MOVED 1 somewhere")])
+    assert told == [True]
+
+
 async def test_nothing_is_read_behind_while_nothing_can_be_read() -> None:
     reader, lane = await reading(Recorder())
     lane.answer(NO_SUCH_KEY)
@@ -200,6 +258,17 @@ async def test_a_join_while_the_store_is_away_bothers_nobody_else() -> None:
     assert b"another" not in reader
     assert member.error is None
     assert member.asked == asked
+
+
+async def test_a_join_is_not_refused_where_a_lane_is_there_in_time() -> None:
+    reader, lane = Reader(1000, nowhere_else), Lane()
+    joining = Recorder()
+    reader.follow(b"room", joining)
+    reader.connected(cast("Any", lane))
+    await asyncio.sleep(0)
+    lane.answer(NO_SUCH_KEY)
+    assert joining.error is None
+    assert joining.position is not None
 
 
 async def test_history_is_read_a_few_pages_at_a_time() -> None:

@@ -73,10 +73,10 @@ async def test_every_entry_is_read_once_and_in_order(store: Store, start: Start)
         assert publisher.outcomes == sorted(publisher.outcomes)  # type: ignore[type-var]
 
 
-async def test_two_connections_whatever_the_number_of_rooms(
+async def test_one_connection_whatever_the_number_of_rooms(
     store: Store, start: Start, notifier: str
 ) -> None:
-    """And with `block`, one more for each 256 rooms."""
+    """With `block` two, and one more for each 256 rooms."""
     streams = await start(store)
     recorders = [await follow(streams, f"room{number}") for number in range(200)]
     assert store.lanes() == lanes(notifier, 200)

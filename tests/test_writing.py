@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from websockets.frames import Opcode
 
+from streamcast.cursor import write
 from streamcast.message import ZERO
 from streamcast.server.connection import MANY_ACKS, Connection
-from streamcast.wire import Close, Leave, Ping
+from streamcast.wire import Close, Leave, Ping, frames
 from streamcast.wire.close import Code
 from tests.in_process import InProcess
-from tests.raw import Raw, text
+from tests.raw import Raw, frame, text
 from tests.stores import Store, eventually
 
 pytestmark = pytest.mark.one_cell
@@ -148,8 +149,13 @@ def test_an_ack_is_written_though_no_message_comes_with_it(
         connection._ack(connection.dialect.acked("writing", 2, ZERO))
         connection._handle(Ping())
 
+    straight = connection._socket.send
     in_process.call(answered)
     assert told(raw, "pong") == ["ack", "ack", "pong"]
+    eventually(lambda: connection.write == straight)
+    in_process.call(lambda: connection._ack(connection.dialect.acked("writing", 3, ZERO)))
+    assert told(raw, "ack") == ["ack"]
+    eventually(lambda: connection.write == straight)
 
 
 def test_acks_are_not_gathered_without_bound(
@@ -178,6 +184,53 @@ def test_a_close_comes_behind_the_acks(
     in_process.call(answered)
     assert told(raw, "ack") == ["ack"]
     assert raw.frame().opcode == Opcode.CLOSE
+
+
+def test_a_close_over_a_mistake_comes_behind_the_acks(
+    in_process: InProcess, raw: Raw, connection: Connection
+) -> None:
+    def answered() -> None:
+        connection._ack(connection.dialect.acked("writing", None, ZERO))
+        connection.received(frame(Opcode.TEXT, b"not masked", masked=False))
+
+    in_process.call(answered)
+    assert told(raw, "ack") == ["ack"]
+    assert raw.frame().opcode == Opcode.CLOSE
+
+
+def test_acks_are_not_put_into_the_middle_of_a_message(
+    in_process: InProcess, raw: Raw, connection: Connection
+) -> None:
+    """Neither those that waited when the socket took no more, nor those that come then."""
+    large = frames.text(json.dumps({"type": "message", "data": "message 0" + 20 * LARGE}).encode())
+
+    def answered(number: int) -> None:
+        connection._ack(connection.dialect.acked("writing", number, ZERO))
+
+    def fill() -> None:
+        while connection.writable:
+            write(connection, large)
+
+    def all_of_it() -> None:
+        answered(1)
+        connection._transport.write(large)
+        answered(2)
+        fill()
+        answered(3)
+
+    in_process.call(all_of_it)
+    assert not connection.writable
+    raw.send(text('{"type": "ping"}'))
+    said = []
+    while "pong" not in said:
+        said += [answer(raw)]
+    assert [each for each in said if each != "message"] == [1, 2, 3, "pong"]
+
+
+def answer(raw: Raw) -> object:
+    """What comes: an ack's ref, or the type of anything else."""
+    said = json.loads(raw.frame().data)
+    return said["ref"] if said["type"] == "ack" else said["type"]
 
 
 def test_one_that_is_gone_is_no_fault(

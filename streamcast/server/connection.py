@@ -475,6 +475,8 @@ class Connection(asyncio.BufferedProtocol):
     def _write_out(self) -> None:
         """Write what the WebSocket protocol itself has to say: pongs and closes."""
         for data in self.websocket.data_to_send():
+            if self.acks:
+                self.write_acks()
             if data:
                 self._transport.write(data)
             else:
@@ -488,6 +490,8 @@ class Connection(asyncio.BufferedProtocol):
         self.writable = False
         if self._closing is None:
             self.write = self._queue
+        if self.acks:
+            self.write_acks()
         self._update_reading()
 
     @guarded

@@ -122,7 +122,7 @@ class Streams(Protocol):
 
     @property
     def connections(self) -> int:
-        """How many connections to the store it holds."""
+        """How many connections to the store it has at most."""
 
     async def start(self) -> None:
         """Connect. Raises StartError."""

@@ -44,7 +44,8 @@ class Lane(asyncio.Protocol):
 
     A node that falls silent is noticed, at the latest, one look after that.
     `where`: what it leads to. `client_id`: the connection's number at its node (CLIENT ID), known
-    once it was greeted. `gather`: calls what is to go behind all that was called in this turn.
+    once it was greeted. `gather`: calls what is to go behind all that was called in this turn,
+    and raises nothing.
     """
 
     def __init__(
@@ -115,10 +116,7 @@ class Lane(asyncio.Protocol):
 
     def _flush(self) -> None:
         if self.gather is not None:
-            try:
-                self.gather()
-            except Exception as fault:  # noqa: BLE001 - what was called goes out in any case
-                log.error("fault", where="what is to be read", fault=repr(fault), exc_info=True)
+            self.gather()
         self._flushing = False
         if self._transport is None or self._transport.is_closing() or not self._unsent:
             # What is not sent when the connection ends never ran, and is told so.

@@ -55,8 +55,9 @@ class Link:
         return lane
 
     def open_soon(self) -> None:
-        """Open it, trying until the store answers."""
-        self._open_after(0.0)
+        """Open it, trying until the store answers, unless it is open or being opened."""
+        if self.lane is None and (self._opening is None or self._opening.done()):
+            self._open_after(0.0)
 
     def _open_after(self, pause: float) -> None:
         self._opening = asyncio.create_task(self._open_until_it_is(pause))

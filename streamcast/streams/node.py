@@ -92,7 +92,7 @@ class Node:
 
     @property
     def connections(self) -> int:
-        """How many connections it holds."""
+        """How many connections it has at most."""
         return len(self._links)
 
     @property
@@ -199,18 +199,34 @@ class Node:
         return False
 
     async def _hears(self) -> bool:
-        """Whether an entry that is added is really told of. Raises Unavailable."""
-        lanes = self.lanes
+        """Whether an entry that another connection adds is really told of. Raises StoreError.
+
+        One that is added on the lane itself would not do: it has an answer, with which even those
+        let a push through who hold back all others.
+        """
+        lanes = [link.lane for link in self._lane_links]
+        adding = await self._open("streamcast-probe")
         probe = Probe(next(probe_keys(self._settings.prefix)))
         self.follow(probe.key, probe)
         try:
-            heard = await probe.hears(self.writer.send)
+            heard = await probe.hears(adding)
         finally:
             self.unfollow(probe.key)
-        if not heard and self.lanes != lanes:
+            adding.close()
+        if not heard and lanes != self.lanes:
             # That says nothing about what the store can do.
             raise Unavailable(f"Redis at {self.where} closed the connection.")
         return heard
+
+    async def _open(self, name: str) -> Lane:
+        return await open_lane(
+            await self.where.endpoint(),
+            name,
+            self._settings.silence,
+            lambda _: None,
+            lambda _: None,
+            in_cluster=self._redirects is not None,
+        )
 
     async def _connect(self, name: str, lost: Callable[[str], None]) -> Lane:
         reads = name == self._reading.name

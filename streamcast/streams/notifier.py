@@ -12,10 +12,10 @@ class Notifier(Protocol):
     """Marks the keys that it watches when they may have changed."""
 
     async def set_up(self, lane: Lane) -> None:
-        """Prepare a new read lane. Raises hiredis.ReplyError, StoreError."""
+        """Prepare a new lane that reads. Raises hiredis.ReplyError, StoreError."""
 
     def pushed(self, push: list[Any]) -> None:
-        """Take in what the store pushed on the read lane."""
+        """Take in what the store pushed on it."""
 
     def adds(self, key: bytes) -> None:
         """Take in that this server is just about to add to a key that is followed here."""

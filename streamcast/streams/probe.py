@@ -2,13 +2,13 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import count
 
 from streamcast.errors import CodedError
 from streamcast.message import ZERO
 from streamcast.proof import Kind, Read, Reply
-from streamcast.streams.lane import Callback, pack
+from streamcast.streams.lane import Lane, pack
 
 TIMEOUT = 3.0
 """Seconds within which a change must have been told of."""
@@ -47,18 +47,20 @@ class Probe:
         """Take in that it is not followed: nothing will be heard."""
         self.is_dead = True
 
-    async def hears(self, send: Callable[[bytes, Callback | None], None]) -> bool:
-        """Add to the key, and tell whether that was heard of; then there is no such key."""
+    async def hears(self, lane: Lane) -> bool:
+        """Add to the key over a lane, and tell whether that was heard of; then it is deleted.
+
+        Raises StoreError, hiredis.ReplyError.
+        """
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self.follows.wait()
-                send(pack("XADD", self.key, "*", "probe", "1"), None)
-                send(pack("PEXPIRE", self.key, LIVES_MS), None)
+                lives = pack("PEXPIRE", self.key, LIVES_MS)
+                await lane.ask("XADD", self.key, "*", "probe", "1", then=lives)
                 await self.heard.wait()
         except TimeoutError:
             return False
-        finally:
-            send(pack("DEL", self.key), None)
+        await lane.ask("DEL", self.key)
         return True
 
 

@@ -109,9 +109,10 @@ class Reader:
     def is_announced(self, key: bytes) -> bool:
         """Whether a key is to be read, or being read, because a change of it was told."""
         followed = self._followed.get(key)
-        reading = None if followed is None else followed.reading
-        if followed is not None and reading is not None and (reading.announced or followed.again):
-            return True
+        if followed is not None:
+            reading = followed.reading
+            if followed.again or (reading is not None and reading.announced):
+                return True
         return self._marked.get(key, False) or self._refused.get(key, False)
 
     def has_come(self, key: bytes) -> None:
@@ -197,16 +198,25 @@ class Reader:
             followed = self._followed.get(key)
             if followed is None:
                 continue
-            read = followed.follower.next_read(announced=announced)
-            if read is not None:
-                self.reads += 1
-                followed.reading = read
-                self.examinations += read.kind is Kind.EXAMINE
-                answered = partial(self._answered, key, followed)
-                if read.kind is Kind.RANGE and not followed.asking:
-                    self._lane.call(plainly(key, read), answered)
-                else:
-                    forwards(key, read, asking=followed.asking).send(self._lane, answered)
+            try:
+                read = followed.follower.next_read(announced=announced)
+                if read is not None:
+                    self._read(self._lane, key, followed, read)
+            except Exception as fault:  # noqa: BLE001 - the boundary between one room and all others
+                log.error("fault", where="reading", fault=repr(fault), exc_info=True)
+
+    def _read(self, lane: Lane, key: bytes, followed: Followed, read: Read) -> None:
+        answered = partial(self._answered, key, followed)
+        self.reads += 1
+        if read.kind is Kind.RANGE and not followed.asking:
+            plain = plainly(key, read)
+            followed.reading = read
+            lane.call(plain, answered)
+        else:
+            self.examinations += read.kind is Kind.EXAMINE
+            command = forwards(key, read, asking=followed.asking)
+            followed.reading = read
+            command.send(lane, answered)
 
     def _refuse_to_open(self) -> None:
         """Tell those who wait for a room to open that it can't be; open ones wait for a lane."""
@@ -219,7 +229,6 @@ class Reader:
 
     def _answered(self, key: bytes, followed: Followed, raw: Any) -> None:
         read, followed.reading = followed.reading, None
-        again, followed.again = followed.again, None
         assert read is not None
         if self._followed.get(key) is not followed:
             return
@@ -230,6 +239,7 @@ class Reader:
             else:
                 self._hand(key, followed, read, raw)
         finally:
+            again, followed.again = followed.again, None
             if again is not None:
                 self.mark(key, announced=again)
 

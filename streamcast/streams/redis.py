@@ -57,7 +57,7 @@ class RedisStreams:
 
     @property
     def connections(self) -> int:
-        """How many connections it holds."""
+        """How many connections it has at most."""
         return sum(node.connections for node in self._nodes.all())
 
     # Connecting

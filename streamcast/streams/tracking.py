@@ -49,4 +49,4 @@ class Tracking:
         """Do nothing: one push may still come, for nobody."""
 
     async def close(self) -> None:
-        """Do nothing: the read lane takes it all with it."""
+        """Do nothing: the lane takes it all with it."""

@@ -127,7 +127,10 @@ class Writer:
         self.waiting_bytes = 0
         for queue in waiting.values():
             for _, publication in queue.publications:
-                publication.done(publication, _unreachable())
+                try:
+                    publication.done(publication, _unreachable())
+                except Exception as fault:  # noqa: BLE001 - as in the lane, for those that were sent
+                    log.error("fault", where="end of a publish", fault=repr(fault), exc_info=True)
 
     def send(self, command: bytes, callback: Callable[[Any], None] | None) -> None:
         """Send a command that is no publication, behind those that were sent."""
