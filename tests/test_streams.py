@@ -283,24 +283,43 @@ async def test_a_store_that_stands_still_is_noticed(
     await until(lambda: recorder.texts == ["a", "c"])
 
 
-@pytest.mark.parametrize("name", ["streamcast-rooms", "streamcast-read", "streamcast-write"])
+async def lose_at_the_start(streams: RedisStreams, store: Store, name: str) -> None:
+    """Begin to connect, and lose the connection of that name while it is tried what it tells."""
+    starting = asyncio.create_task(streams.start())
+    await until(lambda: streams._nodes.of(b"")._reading.lane is not None)
+    [lost] = [client for client in store.client.client_list() if client["name"] == name]
+    store.client.client_kill_filter(_id=lost["id"])
+    await starting
+
+
+@pytest.mark.parametrize("replicas", [0, 1])
 async def test_a_connection_that_is_lost_at_the_start(
-    own_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, name: str
+    own_store: Callable[..., Store], monkeypatch: pytest.MonkeyPatch, replicas: int
 ) -> None:
     """One sentence says why it does not start; it is not taken for a store that can't push."""
     monkeypatch.setattr(probe, "TIMEOUT", 0.5)
     store = own_store()
     with Proxy(store.path) as proxy:
         proxy.to_server.delay_ms = 100
-        replicas = 0 if name == "streamcast-rooms" else 1
-        settings = StreamSettings(redis=proxy.url, replicas_ack=replicas)
-        streams = RedisStreams(settings, MAX_MESSAGE)
-        starting = asyncio.create_task(streams.start())
-        await until(lambda: streams._nodes.of(b"")._reading.lane is not None)
-        [lost] = [client for client in store.client.client_list() if client["name"] == name]
-        store.client.client_kill_filter(_id=lost["id"])
+        streams = RedisStreams(StreamSettings(redis=proxy.url, replicas_ack=replicas), MAX_MESSAGE)
         with pytest.raises(StartError, match="the connection"):
-            await starting
+            await lose_at_the_start(
+                streams, store, "streamcast-read" if replicas else "streamcast-rooms"
+            )
+
+
+async def test_a_connection_that_writes_is_lost_at_the_start(
+    own_store: Callable[..., Store],
+) -> None:
+    """It is opened again, and the store is still known for one that pushes."""
+    store = own_store()
+    with Proxy(store.path) as proxy:
+        proxy.to_server.delay_ms = 100
+        streams = RedisStreams(StreamSettings(redis=proxy.url, replicas_ack=1), MAX_MESSAGE)
+        await lose_at_the_start(streams, store, "streamcast-write")
+        await until(lambda: store.lanes() == ["streamcast-read", "streamcast-write"])
+        await until(lambda: streams.statistics().reconnects == 1)
+        await streams.close()
 
 
 async def test_every_publication_ends_when_the_store_is_lost(

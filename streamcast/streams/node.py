@@ -263,7 +263,7 @@ class Node:
 
     async def _warn_of_settings(self) -> None:
         """Look for settings of the store that could lose messages; CONFIG may be forbidden."""
-        lane = self._writing.lane
+        lane = self._reading.lane
         if lane is None:
             raise Unavailable(f"Redis at {self.where} closed the connection.")
         try:
