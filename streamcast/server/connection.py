@@ -441,8 +441,6 @@ class Connection(asyncio.BufferedProtocol):
     def write_acks(self) -> None:
         """Write the acks that nothing took along."""
         acks, self.acks = self.acks, b""
-        if self.writable:
-            self.write = self._socket.send
         write(self, acks)
 
     def ping(self) -> None:
