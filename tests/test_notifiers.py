@@ -62,23 +62,6 @@ async def test_what_is_added_here_is_read_right_behind(store: Store) -> None:
             assert len(recorder.texts) == number + 1
 
 
-async def test_what_is_published_with_a_key_costs_no_push(store: Store) -> None:
-    """Neither for the mark of the key, nor for a room that nobody is in."""
-    async with connecting("tracking") as start:
-        streams = await start(store, history=0)
-        publisher = Publisher(streams)
-        [node] = streams._nodes.all()
-        assert node.write_lane is not None
-        pushes: list[object] = []
-        node.write_lane._on_push = pushes.append
-        for number in range(5):
-            publisher.publish("room", str(number), key=str(number // 2))
-        await publisher.ended(5)
-        await node.write_lane.ask("PING")
-        assert len(set(publisher.outcomes)) == 3
-        assert not pushes
-
-
 async def test_auto_does_not_believe_in_pushes_before_one_came(store: Store) -> None:
     """As behind a proxy that says OK and drops them."""
     async with without_pushes(store) as url:

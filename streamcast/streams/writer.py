@@ -36,12 +36,13 @@ KEY_LIVES_MS = 120_000
 # KEYS: stream, mark of the key. ARGV: time to live of the mark in ms, fields of the entry.
 # EVAL, not EVALSHA: the store caches the script all the same, and can't have forgotten it.
 # It writes in any case: WAIT waits for what this connection wrote, and what was written before.
-# GETEX counts as a write: what a lane reads by a GET, it would be told of when it is set.
 ADD_ONCE = """
-local id = redis.call('GETEX', KEYS[2], 'PX', ARGV[1])
+local id = redis.call('GET', KEYS[2])
 if not id then
   id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 2))
   redis.call('SET', KEYS[2], id, 'PX', ARGV[1])
+else
+  redis.call('PEXPIRE', KEYS[2], ARGV[1])
 end
 return id
 """
