@@ -36,6 +36,7 @@ KEY_LIVES_MS = 120_000
 # KEYS: stream, mark of the key. ARGV: time to live of the mark in ms, fields of the entry.
 # EVAL, not EVALSHA: the store caches the script all the same, and can't have forgotten it.
 # It writes in any case: WAIT waits for what this connection wrote, and what was written before.
+# Nothing that writes comes before XADD: behind that, Redis would let it add though memory is full.
 ADD_ONCE = """
 local id = redis.call('GET', KEYS[2])
 if not id then
