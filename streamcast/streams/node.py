@@ -87,13 +87,14 @@ class Node:
         )
         self._notifier: Notifier = Tracking(self.reader)
         self._reading = self._writing = self._link("rooms", self._connected, self._disconnected)
+        self._lane_links: Sequence[Link] = (self._reading,)
         if settings.replicas_ack or settings.follow == Follow.BLOCK:
             self._part()
 
     @property
     def connections(self) -> int:
-        """How many connections it has at most."""
-        return len(self._links)
+        """How many connections it has at most; asked for each client that comes."""
+        return len(self._lane_links) + len(self._notifier.links)
 
     @property
     def reopened(self) -> int:
@@ -135,10 +136,6 @@ class Node:
         await self._notifier.close()
         for link in self._lane_links:
             await link.close()
-
-    @property
-    def _lane_links(self) -> Sequence[Link]:
-        return list(dict.fromkeys((self._writing, self._reading)))
 
     @property
     def _links(self) -> Sequence[Link]:
@@ -247,6 +244,7 @@ class Node:
         """Have two lanes from now on."""
         self._reading = self._link("read", self.reader.connected, self.reader.disconnected)
         self._writing = self._link("write", self.writer.connected, self.writer.disconnected)
+        self._lane_links = (self._writing, self._reading)
 
     def _connected(self, lane: Lane) -> None:
         self.writer.connected(lane)
