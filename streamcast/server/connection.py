@@ -211,8 +211,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _end(self, how: Close) -> None:
         """Be a member of nothing from now on, and take no more requests."""
-        if self.acks:
-            self.write_acks()
+        self.write_acks()
         self._closing = self._closing or how
         self.write = _write_nothing
         if self._admitted:
@@ -422,7 +421,7 @@ class Connection(asyncio.BufferedProtocol):
         elif ack:
             self.acks = ack
             self.write = self._write_behind_acks
-            self._context.write_soon(self)
+            self._context.write_acks_soon(self)
 
     def _write_behind_acks(self, data: bytes) -> int:
         acks, self.acks = self.acks, b""
@@ -439,9 +438,10 @@ class Connection(asyncio.BufferedProtocol):
 
     @guarded
     def write_acks(self) -> None:
-        """Write the acks that nothing took along."""
-        acks, self.acks = self.acks, b""
-        write(self, acks)
+        """Write the acks that nothing took along, if there are any."""
+        if self.acks:
+            acks, self.acks = self.acks, b""
+            write(self, acks)
 
     def ping(self) -> None:
         """Ask the peer for a sign."""
@@ -473,8 +473,7 @@ class Connection(asyncio.BufferedProtocol):
     def _write_out(self) -> None:
         """Write what the WebSocket protocol itself has to say: pongs and closes."""
         for data in self.websocket.data_to_send():
-            if self.acks:
-                self.write_acks()
+            self.write_acks()
             if data:
                 self._transport.write(data)
             else:
@@ -488,8 +487,7 @@ class Connection(asyncio.BufferedProtocol):
         self.writable = False
         if self._closing is None:
             self.write = self._queue
-        if self.acks:
-            self.write_acks()
+        self.write_acks()
         self._update_reading()
 
     @guarded

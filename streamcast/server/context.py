@@ -73,8 +73,8 @@ class Context:
             unacknowledged=self.intake.publishing,
         )
 
-    def write_soon(self, connection: "Connection") -> None:
-        """Have acks written behind the messages that were read together with them."""
+    def write_acks_soon(self, connection: "Connection") -> None:
+        """Have its acks written behind the messages that were read together with them."""
         if not self._acking:
             self.relay.behind(self._write_acks)
         self._acking.append(connection)
@@ -82,6 +82,7 @@ class Context:
     def _write_acks(self) -> None:
         acking, self._acking = self._acking, []
         for connection in acking:
+            # Most have gone with a message, so nothing is called for them.
             if connection.acks:
                 connection.write_acks()
 
