@@ -8,6 +8,8 @@ queue and no timer; what it has not seen yet is the room's to know.
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from msgspec import Struct
+
 from streamcast import log
 from streamcast.errors import CodedError
 from streamcast.message import Item, MessageId
@@ -16,7 +18,7 @@ from streamcast.wire.close import Code
 from streamcast.wire.requests import Ref
 
 
-class Mark:
+class Mark(Struct, frozen=True, eq=False, gc=False):
     """A place between two items of a room; compared by identity.
 
     `index` counts the items since the room was opened; BEFORE is a place in front of the window.
@@ -26,24 +28,12 @@ class Mark:
     so far in a history that is gone, and is to be told.
     """
 
-    __slots__ = ("fingerprint", "history", "id", "index", "lost", "told")
-
-    def __init__(
-        self,
-        index: int,
-        id: MessageId,
-        fingerprint: int | None,
-        history: int,
-        *,
-        told: MessageId | None = None,
-        lost: MessageId | None = None,
-    ) -> None:
-        self.index = index
-        self.id = id
-        self.fingerprint = fingerprint
-        self.history = history
-        self.told = told
-        self.lost = lost
+    index: int
+    id: MessageId
+    fingerprint: int | None
+    history: int
+    told: MessageId | None = None
+    lost: MessageId | None = None
 
     def __repr__(self) -> str:
         return f"<Mark {self.index} {self.id} history={self.history}>"

@@ -13,7 +13,9 @@ missed if the entries after the position number exactly what was added since.
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from streamcast.message import ZERO, Gap, Item, Message, MessageId
 
@@ -29,7 +31,7 @@ class Kind(Enum):
     EXAMINE = "MULTI, XINFO STREAM, XRANGE, EXEC"
 
 
-class Read(NamedTuple):
+class Read(Struct, frozen=True, gc=False):
     """What to ask the store: up to `limit` entries from `start` on, `start` included.
 
     `announced`: the stream is known to have changed. `known`: on the way back after a reset, the
@@ -43,7 +45,7 @@ class Read(NamedTuple):
     known: Mapping[MessageId, int] | None = None
 
 
-class StreamInfo(NamedTuple):
+class StreamInfo(Struct, frozen=True, gc=False):
     """XINFO STREAM; a stream that does not exist is all zeros.
 
     `last` is last-generated-id, `added` entries-added, `first` the ID of the first entry kept (0-0
@@ -57,7 +59,7 @@ class StreamInfo(NamedTuple):
     last_fingerprint: int | None = None
 
 
-class Reply(NamedTuple):
+class Reply(Struct, frozen=True, gc=False):
     """The store's answer to a `Read`; `info` only where it was examined."""
 
     entries: Sequence[Message]
@@ -67,7 +69,7 @@ class Reply(NamedTuple):
     exists: bool = True
 
 
-class Position(NamedTuple):
+class Position(Struct, frozen=True, gc=False):
     """How far a stream was read.
 
     `fingerprint` is None if the entry `id` was not there to be read. `added` is None where
@@ -84,7 +86,7 @@ class Position(NamedTuple):
         return cls(info.last, info.added, info.last_fingerprint)
 
 
-class Progress(NamedTuple):
+class Progress(Struct, frozen=True, gc=False):
     """What a reply means: items to hand on, the position after them, and what to read next.
 
     `again` is set where the reply proves nothing yet; then there are no items. `more`: the stream
@@ -120,7 +122,7 @@ def progress(at: Position, read: Read, reply: Reply, known: Known) -> Progress:
     if _continues(at, reply.entries):
         return _advance(at, reply.entries[1:], reply)
     if reply.info is None:
-        return Progress((), at, again=read._replace(kind=Kind.EXAMINE))
+        return Progress((), at, again=replace(read, kind=Kind.EXAMINE))
     return _examine(at, read, reply, reply.info, known)
 
 
@@ -172,7 +174,7 @@ def _examine(at: Position, read: Read, reply: Reply, info: StreamInfo, known: Kn
         if read.announced and not reply.exists:
             # It was added to and deleted between the announcement and this read.
             return Progress([_gap(at.id, at.id, (), info)], Position.at_end(info))
-        return Progress((), at._replace(added=info.added))
+        return Progress((), replace(at, added=info.added))
     expected = None if at.added is None else info.added - at.added
     if info.first > at.id or info.length == 0:
         stored: int | None = info.length
@@ -182,7 +184,7 @@ def _examine(at: Position, read: Read, reply: Reply, info: StreamInfo, known: Kn
         return _advance(at, entries, reply)
     if stored is None and expected is not None and read.limit <= expected <= MAX_RECOUNT:
         # Twice as many, since more may come meanwhile.
-        return Progress((), at, again=read._replace(limit=2 * expected + 1))
+        return Progress((), at, again=replace(read, limit=2 * expected + 1))
     return _go_on(_gap(at.id, at.id, entries, info), entries, reply, info)
 
 
@@ -217,7 +219,7 @@ def _back_after_reset(at: Position, read: Read, reply: Reply) -> Progress:
         resume = ZERO
     gap = _gap(at.id, resume, entries, info)
     whole = resume != ZERO or info.added == info.length
-    return _go_on(gap, entries, reply, info)._replace(reset=True, whole=whole)
+    return replace(_go_on(gap, entries, reply, info), reset=True, whole=whole)
 
 
 def _go_on(gap: Gap, entries: Sequence[Message], reply: Reply, info: StreamInfo) -> Progress:
@@ -229,7 +231,7 @@ def _go_on(gap: Gap, entries: Sequence[Message], reply: Reply, info: StreamInfo)
 
 def _behind(entries: Sequence[Message], at: Position, added: int | None) -> Position:
     if not entries:
-        return at._replace(added=added)
+        return replace(at, added=added)
     return Position(entries[-1].id, added, entries[-1].fingerprint)
 
 

@@ -7,7 +7,8 @@ writes to those that hold the first mark and gives them the second. Everything h
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from streamcast.cursor import Cursor, Mark, encoded
 from streamcast.message import ZERO, Gap, Item, Message, MessageId
@@ -33,8 +34,7 @@ MAX_COUNT = 500
 """How many entries a read asks for at most."""
 
 
-@dataclass(slots=True)
-class Round:
+class Round(Struct, eq=False):
     """A span of items on its way to the members."""
 
     items: Sequence[Item]
@@ -196,7 +196,8 @@ class Room:
                 if sink.dialect is not dialect:
                     # Once for all who speak it, but for where they take turns.
                     dialect = sink.dialect
-                    data, close = now.batch(self.name, dialect)
+                    batch = now.batch(self.name, dialect)
+                    data, close = batch.data, batch.close
                     size = len(data)
                 if data:
                     # As cursor.write does, in place. Not sink.write(data): looking a method up

@@ -13,6 +13,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.structs import replace
 
 import streamcast.proof
 import streamcast.room
@@ -335,9 +336,9 @@ def test_mutant_without_proof(monkeypatch: pytest.MonkeyPatch) -> None:
         if reply.info is None or read.known is not None:
             return progress(at, read, reply, known)
         entries = [entry for entry in reply.entries if entry.id > at.id]
-        position = at._replace(added=reply.info.added)
+        position = replace(at, added=reply.info.added)
         if entries:
-            position = position._replace(id=entries[-1].id, fingerprint=entries[-1].fingerprint)
+            position = replace(position, id=entries[-1].id, fingerprint=entries[-1].fingerprint)
         return Progress(entries, position, more=not reply.complete)
 
     progress = streamcast.proof.progress

@@ -17,6 +17,7 @@ from streamcast.message import Gap, Message, MessageId
 from streamcast.wire import (
     DIALECTS,
     PLAIN,
+    Batch,
     Close,
     Dialect,
     Invalid,
@@ -104,7 +105,7 @@ def test_a_foreign_entry_is_its_first_field_and_in_json_all() -> None:
 
 def test_an_entry_over_the_limit_is_skipped() -> None:
     large = message(b"aaa", b"x" * 20, limit=10)
-    assert PLAIN.encode("r", [large]) == (b"", None)
+    assert PLAIN.encode("r", [large]) == Batch(b"")
     assert objects(JSON.encode("r", [large]).data) == [
         {"type": "skipped", "room": "r", "id": "5-1", "size": 23}
     ]
@@ -248,6 +249,37 @@ def test_no_object_that_a_client_sends_raises(request: dict[str, Any]) -> None:
     asked = JSON.decode(json.dumps(request).encode(), MAX, None, text=True)
     if isinstance(asked, Invalid):
         objects(JSON.error(asked.error, asked.room, asked.ref))
+
+
+@pytest.mark.parametrize(
+    ("member", "values"),
+    [
+        ("type", ["publish", "join", "ping", 1]),
+        ("room", ["é", "a b", "", "\ud800", "x" * 129, 7, None]),
+        ("data", ["", "é", "é" * (MAX // 2), "é" * MAX, "x" * (MAX + 1), "\udfff", 7, None]),
+        ("ref", [None, True, 0, -1, 2**53, 2**64, 10**127, 10**128, 1.5, "", "\ud800", []]),
+        ("ref", ["x" * 128, "x" * 129, "é" * 128, "é" * 129]),
+        ("key", [None, "", "k", "k" * 128, "k" * 129, "é", "é" * 64, "é" * 65, "\ud800", 7]),
+        ("encoding", [None, "base64", "hex"]),
+        ("more", [None, [], "\ud800", 1.5]),
+    ],
+)
+def test_a_publish_is_read_in_one_step_as_it_is_member_by_member(
+    member: str, values: list[object]
+) -> None:
+    """One that has `meta`, which may be null, is read member by member."""
+    usual: dict[str, object] = {"type": "publish", "room": "r", "data": "eA==", "ref": "x"}
+    requests = [usual | {member: value} for value in values]
+    requests.append({name: value for name, value in usual.items() if name != member})
+    for request in requests:
+        frames = [json.dumps(each).encode() for each in (request, request | {"meta": None})]
+        read, expected = (JSON.decode(frame, MAX, None, text=True) for frame in frames)
+        if isinstance(expected, Invalid):
+            assert isinstance(read, Invalid)
+            assert str(read.error) == str(expected.error)
+        else:
+            assert read == expected
+            assert type(read.ref) is type(expected.ref)
 
 
 def test_binary_frames_of_the_plain_dialect_have_their_opcode() -> None:

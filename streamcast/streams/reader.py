@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import hiredis
+from msgspec.structs import replace
 
 from streamcast import log
 from streamcast.errors import BadRoom, CodedError, Unavailable
@@ -160,9 +161,7 @@ class Reader:
         if followed is None or reading is None:
             self.mark(key, announced=True)
         elif not reading.announced:
-            # As _replace does, at a quarter of its price.
-            kind, start, limit, _, known = reading
-            followed.reading = Read(kind, start, limit, announced=True, known=known)
+            followed.reading = replace(reading, announced=True)
 
     def mark_all(self) -> None:
         """Have every followed key read."""

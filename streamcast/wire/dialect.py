@@ -1,7 +1,9 @@
 """The interface of a dialect."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from msgspec import Struct
 
 from streamcast.errors import CodedError
 from streamcast.message import Item, MessageId
@@ -15,7 +17,7 @@ Reply = bytes | Close
 """Frames to write (none: empty), or how to close."""
 
 
-class Batch(NamedTuple):
+class Batch(Struct, frozen=True, gc=False):
     """Items of a room as frames, for any number of connections; then perhaps a close."""
 
     data: bytes

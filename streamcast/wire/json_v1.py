@@ -11,9 +11,12 @@ import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from json.encoder import encode_basestring, encode_basestring_ascii
-from typing import Any, Never
+from typing import Annotated, Any, Literal, Never
 
-from streamcast.errors import BadRequest, CodedError, NotReplicated, RequestError, TooBig
+from msgspec import DecodeError, Meta, Raw, Struct
+from msgspec.json import Decoder
+
+from streamcast.errors import BadRequest, BadRoom, CodedError, NotReplicated, RequestError, TooBig
 from streamcast.message import MAX_META, Gap, Item, Message, MessageId, room_name
 from streamcast.wire import frames
 from streamcast.wire.dialect import Batch, Reply
@@ -25,6 +28,7 @@ MAX_LAST = 10_000
 """How many messages `last` brings at most."""
 MAX_REF = 128
 """How many characters a `ref` has at most."""
+_SMALL = Meta(ge=-(2**53), le=2**53)
 _write = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -51,6 +55,10 @@ class JsonV1:
 
     def decode(self, data: bytes, max_message: int, room: str | None, *, text: bool) -> Request:
         """Read a request; what is none comes back as Invalid."""
+        if text:
+            publish = _usual_publish(data, max_message)
+            if publish is not None:
+                return publish
         try:
             request = _read(data) if text else None
         except (ValueError, RecursionError):
@@ -75,6 +83,8 @@ class JsonV1:
         told = f'{{"type":"ack","room":{encode_basestring_ascii(room)},"id":"{ms}-{seq}"'
         if type(ref) is str:
             told += f',"ref":{encode_basestring_ascii(ref)}'
+        elif type(ref) is int:
+            told += f',"ref":{ref}'
         elif ref is not None:
             told += f',"ref":{json.dumps(ref)}'
         return frames.text(f"{told}}}".encode())
@@ -146,6 +156,38 @@ def _notice(room: str, item: Item) -> bytes:
     else:
         members = {"type": "skipped", "room": room, "id": str(item.id), "size": item.size}
     return _write(members).encode()
+
+
+class _UsualPublish(Struct, gc=False):
+    """A publish of text as nearly all are: what is none of these is looked at more closely."""
+
+    type: Literal["publish"]
+    room: str
+    data: str
+    ref: Annotated[str, Meta(max_length=MAX_REF)] | Annotated[int, _SMALL] | None = None
+    key: Annotated[str, Meta(min_length=1, max_length=MAX_KEY)] | None = None
+    # If they are there at all, it is not.
+    meta: Raw = Raw()
+    encoding: Raw = Raw()
+
+
+_read_usual_publish = Decoder(_UsualPublish).decode
+
+
+def _usual_publish(data: bytes, max_message: int) -> Publish | None:
+    """Read a publish in one step, if it is one that can be done, and as nearly all are."""
+    try:
+        asked = _read_usual_publish(data)
+        room, payload = room_name(asked.room), asked.data.encode()
+    except (DecodeError, ValueError, RecursionError, BadRoom):
+        return None
+    key = asked.key
+    if asked.meta or asked.encoding or len(payload) > max_message:
+        return None
+    if key is not None and not key.isascii():
+        # Its limit is one of bytes.
+        return None
+    return Publish(room, payload, True, asked.ref, key)
 
 
 def _refuse_constant(name: str) -> Never:

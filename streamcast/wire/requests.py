@@ -1,7 +1,8 @@
 """What a client asks for, whatever dialect it speaks."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from streamcast.errors import RequestError
 from streamcast.message import MessageId
@@ -30,7 +31,7 @@ class Start:
 NOW = Start()
 
 
-class Join(NamedTuple):
+class Join(Struct, frozen=True, gc=False):
     """Join a room; a second join re-positions."""
 
     room: str
@@ -38,14 +39,14 @@ class Join(NamedTuple):
     ref: Ref = None
 
 
-class Leave(NamedTuple):
+class Leave(Struct, frozen=True, gc=False):
     """Leave a room."""
 
     room: str
     ref: Ref = None
 
 
-class Publish(NamedTuple):
+class Publish(Struct, frozen=True, gc=False):
     """Store `data` in a room's stream. `key` makes a retry within 2 minutes store once."""
 
     room: str
@@ -56,13 +57,13 @@ class Publish(NamedTuple):
     meta: str | None = None
 
 
-class Ping(NamedTuple):
+class Ping(Struct, frozen=True, gc=False):
     """Answer with a pong."""
 
     ref: Ref = None
 
 
-class Invalid(NamedTuple):
+class Invalid(Struct, frozen=True, gc=False):
     """A frame that asks for nothing that can be done.
 
     `malformed`: it was not a request at all.
