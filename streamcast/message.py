@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, Self
 
+from msgspec import Struct
+
 from streamcast.errors import BadId, BadRoom
 
 MAX_ROOM_BYTES = 128
@@ -81,7 +83,7 @@ def room_name(text: str) -> str:
     return text
 
 
-class Message:
+class Message(Struct, frozen=True, eq=False, gc=False):
     """An entry of a stream as it was read.
 
     `data` is the payload in bytes, None where the entry is over the size limit and will be told as
@@ -89,31 +91,35 @@ class Message:
     the limit counts: the payload of an own entry, all names and values of a foreign one.
     """
 
-    __slots__ = ("data", "fields", "fingerprint", "id", "meta", "size", "text")
-
-    def __init__(self, id: MessageId, fields: Sequence[bytes], max_size: int) -> None:
-        self.id = id
-        self.fingerprint = hash(tuple(fields))
-        self.fields: Sequence[bytes] | None = None
-        data: bytes | None
-        if len(fields) == 2 and fields[0] == TEXT_FIELD:
-            # What nearly all are.
-            data, text, self.meta = fields[1], True, None
-        else:
-            data, text, self.meta = _own(fields)
-        if data is None:
-            data, text = (fields[1] if len(fields) > 1 else b""), True
-            self.fields = fields
-            self.size = sum(map(len, fields))
-        else:
-            self.size = len(data)
-        self.text = text and is_utf8(data)
-        self.data: bytes | None = data
-        if self.size > max_size:
-            self.data = self.fields = None
+    id: MessageId
+    fingerprint: int
+    data: bytes | None
+    text: bool
+    size: int
+    meta: str | None = None
+    fields: Sequence[bytes] | None = None
 
     def __repr__(self) -> str:
         return f"<Message {self.id} {self.size} bytes>"
+
+
+def as_message(id: MessageId, fields: Sequence[bytes], max_size: int) -> Message:
+    """Return an entry that was read as a message; `max_size`: the limit, in bytes."""
+    fingerprint = hash(tuple(fields))
+    if len(fields) == 2 and fields[0] == TEXT_FIELD and len(fields[1]) <= max_size:
+        # What nearly all are.
+        data = fields[1]
+        return Message(id, fingerprint, data, data.isascii() or is_utf8(data), len(data))
+    payload, text, meta = _own(fields)
+    if payload is not None:
+        size, foreign = len(payload), None
+    else:
+        payload, text = (fields[1] if len(fields) > 1 else b""), True
+        size, foreign = sum(map(len, fields)), fields
+    text = text and is_utf8(payload)
+    if size > max_size:
+        return Message(id, fingerprint, None, text, size, meta)
+    return Message(id, fingerprint, payload, text, size, meta, foreign)
 
 
 class Gap(NamedTuple):

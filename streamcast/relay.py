@@ -44,11 +44,19 @@ class Statistics:
 class Relay:
     """Broadcasts rooms to their members. None of the calls that are not `async` waits."""
 
+    # What each message comes by is called without a step in between.
+    publish: Callable[[Publication], None]
+    """Adds a message to its room's stream; `publication.done` is called once."""
+    behind: Callable[[Callable[[], None]], None]
+    """Calls once when what is being read just now is being handed out."""
+
     def __init__(self, streams: Streams, settings: RelaySettings) -> None:
         self.streams = streams
         self.settings = settings
         self._rooms: dict[str, OpenRoom] = {}
         self._fan_out = FanOut()
+        self.publish = streams.publish
+        self.behind = self._fan_out.behind
         self._tasks: set[asyncio.Task[None]] = set()
         self._window_bytes = 0
         self._delivered_before = 0
@@ -80,12 +88,6 @@ class Relay:
     def rooms(self) -> int:
         """How many rooms somebody is in."""
         return len(self._rooms)
-
-    # Publishing
-
-    def publish(self, publication: Publication) -> None:
-        """Add a message to its room's stream; `publication.done` is called once."""
-        self.streams.publish(publication)
 
     # Joining and leaving
 
@@ -245,10 +247,6 @@ class Relay:
         if self._rooms.get(open_room.name) is open_room:
             self._weigh(open_room)
             self._fan_out.add(open_room)
-
-    def behind(self, call: Callable[[], None]) -> None:
-        """Call once when what is being read just now is being handed out."""
-        self._fan_out.behind(call)
 
     def _weigh(self, open_room: OpenRoom) -> None:
         size = open_room.room.window.size

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from streamcast.cursor import Cursor
 from streamcast.errors import CodedError
-from streamcast.message import ZERO, Gap, Item, Message, MessageId
+from streamcast.message import ZERO, Gap, Item, Message, MessageId, as_message
 from streamcast.proof import Kind, Read, Reply, StreamInfo
 from streamcast.wire import Batch, Close, Plain
 
@@ -44,7 +44,7 @@ class Stream:
         self.contents += 1
         id = id or MessageId(self.last.ms + 1, 0)
         assert id > self.last
-        entry = Message(id, (b"message", b"%d" % self.contents), 1000)
+        entry = as_message(id, (b"message", b"%d" % self.contents), 1000)
         self.entries.append(entry)
         self.histories[-1].append(entry)
         self.last, self.added = id, self.added + 1

@@ -85,14 +85,14 @@ async def test_what_was_not_sent_can_not_have_run(node: Node, connect: Open) -> 
     """Up to the very moment in which the connection ends, whoever ends it."""
     told: list[Any] = []
     lane = await connect(lambda _: None)
-    lane.call(pack("GET", "sent"), told.append)
+    lane.call(pack(("GET", "sent")), told.append)
     await asyncio.sleep(0)
-    lane.call(pack("GET", "unsent"), told.append)
+    lane.call(pack(("GET", "unsent")), told.append)
     lane.close()
     assert not lane.is_open
-    lane.call(pack("GET", "unsent"), told.append)
+    lane.call(pack(("GET", "unsent")), told.append)
     await lane.closed
-    lane.call(pack("GET", "late"), told.append)
+    lane.call(pack(("GET", "late")), told.append)
     assert [type(reply) for reply in told] == [LaneLost] * 4
     assert [reply.sent for reply in told] == [True, False, False, False]
     assert b"unsent" not in node.received
@@ -102,7 +102,7 @@ async def test_a_node_that_says_goodbye(node: Node, connect: Open) -> None:
     lost: list[str] = []
     told: list[Any] = []
     lane = await connect(lost.append)
-    lane.call(pack("PING"), told.append)
+    lane.call(pack(("PING",)), told.append)
     while not told:
         await asyncio.sleep(0)
     for writer in node.writers:
@@ -114,10 +114,10 @@ async def test_a_node_that_says_goodbye(node: Node, connect: Open) -> None:
 async def test_what_is_gathered_goes_behind_what_was_called(node: Node, connect: Open) -> None:
     """In one write."""
     lane = await connect(lambda _: None)
-    lane.gather = lambda: lane.call(pack("SECOND"), None)
+    lane.gather = lambda: lane.call(pack(("SECOND",)), None)
     for _ in range(2):
         assert await lane.ask("FIRST") == b"OK"
-    assert node.received == 2 * (pack("FIRST") + pack("SECOND"))
+    assert node.received == 2 * (pack(("FIRST",)) + pack(("SECOND",)))
     lane.gather = None
     lane.flush_soon()
     assert await lane.ask("THIRD") == b"OK"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from streamcast.cli import units
 from streamcast.errors import BadId, BadRoom
-from streamcast.message import MAX_ID_PART, Message, MessageId, own_fields, room_name
+from streamcast.message import MAX_ID_PART, MessageId, as_message, own_fields, room_name
 
 PART = st.integers(0, MAX_ID_PART)
 
@@ -46,21 +46,21 @@ def test_what_is_no_room_name(name: str) -> None:
 
 
 def test_own_entries() -> None:
-    own = Message(MessageId(1, 0), own_fields(b"x", text=True, meta="m"), 10)
+    own = as_message(MessageId(1, 0), own_fields(b"x", text=True, meta="m"), 10)
     assert (own.data, own.text, own.meta, own.fields) == (b"x", True, "m", None)
-    own = Message(MessageId(1, 0), own_fields(b"x", text=False, meta=None), 10)
+    own = as_message(MessageId(1, 0), own_fields(b"x", text=False, meta=None), 10)
     assert (own.data, own.text, own.meta, own.fields) == (b"x", False, None, None)
 
 
 def test_a_large_meta_is_not_handed_on() -> None:
     for size, kept in ((1024, True), (1025, False)):
-        own = Message(MessageId(1, 0), (b"message", b"x", b"meta", b"m" * size), 10)
+        own = as_message(MessageId(1, 0), (b"message", b"x", b"meta", b"m" * size), 10)
         assert (own.meta is not None) == kept
 
 
 def test_fingerprints_tell_contents_apart() -> None:
-    same = [Message(MessageId(1, 0), (b"message", b"x"), 10) for _ in range(2)]
-    other = Message(MessageId(1, 0), (b"binary", b"x"), 10)
+    same = [as_message(MessageId(1, 0), (b"message", b"x"), 10) for _ in range(2)]
+    other = as_message(MessageId(1, 0), (b"binary", b"x"), 10)
     assert same[0].fingerprint == same[1].fingerprint != other.fingerprint
 
 

@@ -13,7 +13,7 @@ from websockets.frames import Frame
 from websockets.protocol import CLIENT, Protocol
 
 from streamcast.errors import BadRoom, TooBig, Unavailable, Unknown
-from streamcast.message import Gap, Message, MessageId
+from streamcast.message import Gap, Message, MessageId, as_message
 from streamcast.wire import (
     DIALECTS,
     PLAIN,
@@ -48,7 +48,7 @@ def objects(data: object) -> list[dict[str, Any]]:
 
 
 def message(*fields: bytes, id: MessageId = ID, limit: int = 10**6) -> Message:
-    return Message(id, fields, limit)
+    return as_message(id, fields, limit)
 
 
 def ask(dialect: Dialect, frame: str | bytes, room: str | None = None) -> Any:

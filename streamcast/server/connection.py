@@ -15,7 +15,6 @@ from streamcast.message import MessageId, own_fields
 from streamcast.server.context import Context
 from streamcast.server.guard import end_for, guarded
 from streamcast.server.intake import MOST_PUBLISHING, PIECE, SLICE
-from streamcast.server.parser import Received
 from streamcast.server.target import Target
 from streamcast.server.websocket import WebSocket
 from streamcast.streams import Publication
@@ -269,14 +268,20 @@ class Connection(asyncio.BufferedProtocol):
 
     def _feed(self, data: bytes) -> None:
         """Take in bytes."""
-        websocket = self.websocket
+        websocket, dialect, limit = self.websocket, self.dialect, self._context.messages.max_message
         for received in websocket.receive(data):
             if self._closing is not None:
                 break
             if isinstance(received, Close):
                 self.close(received)
+                break
+            data, text = received
+            request = dialect.decode(data, limit, self._room, text=text)
+            if isinstance(request, Publish):
+                self._malformed = 0
+                self._publish(request)
             else:
-                self._message(received)
+                self._handle(request)
         if websocket.parser is not None:
             self._write_out()
 
@@ -289,16 +294,6 @@ class Connection(asyncio.BufferedProtocol):
         self._end(Close(Code.GOING_AWAY, "closed by the peer"))
         self._transport.close()
         return True
-
-    def _message(self, message: Received) -> None:
-        data, text = message
-        limit = self._context.messages.max_message
-        request = self.dialect.decode(data, limit, self._room, text=text)
-        if isinstance(request, Publish):
-            self._malformed = 0
-            self._publish(request)
-        else:
-            self._handle(request)
 
     def _handle(self, request: Join | Leave | Ping | Invalid) -> None:
         self._malformed = self._malformed + 1 if _is_malformed(request) else 0

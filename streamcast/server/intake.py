@@ -72,7 +72,7 @@ class Intake:
 
     def is_free(self, client: Reads) -> bool:
         """Whether a client may be read out of turn: nobody waits, and there is room."""
-        return not self._queue and self.has_room(client)
+        return not self._queue and (self.publishing < _MOST_OF_ALL or client.is_closing)
 
     def add(self, client: Reads) -> None:
         """Read a client when it is its turn."""

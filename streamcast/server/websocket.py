@@ -82,7 +82,8 @@ class WebSocket:
                     self._tail = data[at:]
                     return b""
                 payload = apply_mask(data[start:stop], data[start - 4 : start])
-                received.append(whole(payload, text=head == _TEXT))
+                text = head == _TEXT
+                received.append((payload, text) if payload.isascii() else whole(payload, text=text))
             elif head == _PONG and size <= _LONGEST_CONTROL and stop <= end:
                 self.answered = True
             else:

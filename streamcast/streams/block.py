@@ -143,7 +143,7 @@ class Group:
             return
         self._waiting_for = set(awake)
         words = ("XREAD", "BLOCK", self._wait_ms, "COUNT", 1, "STREAMS")
-        self.link.lane.call(pack(*words, *awake, *awake.values()), self._answered)
+        self.link.lane.call(pack((*words, *awake, *awake.values())), self._answered)
 
     def _answered(self, reply: Any) -> None:
         if isinstance(reply, LaneLost):
@@ -178,7 +178,7 @@ class Group:
 
     def _unblock(self) -> None:
         if self._interrupted and self.link.lane is not None:
-            self._send(pack("CLIENT", "UNBLOCK", self.link.lane.client_id), self._unblocked)
+            self._send(pack(("CLIENT", "UNBLOCK", self.link.lane.client_id)), self._unblocked)
 
     def _unblocked(self, reply: Any) -> None:
         if reply == 0:

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import hiredis
 
-from streamcast.message import ZERO, Message, MessageId
+from streamcast.message import ZERO, Message, MessageId, as_message
 from streamcast.proof import Kind, Read, Reply, StreamInfo
 from streamcast.streams.lane import Callback, Lane, pack
 from streamcast.streams.redirect import ASKING
 
-_MULTI = pack("MULTI")
-_EXEC = pack("EXEC")
+_MULTI = pack(("MULTI",))
+_EXEC = pack(("EXEC",))
 
 
 class Command(NamedTuple):
@@ -50,18 +50,18 @@ def forwards(key: bytes, read: Read, *, asking: bool) -> Command:
 
 def backwards(key: bytes, end: MessageId, count: int, *, asking: bool) -> Command:
     """Return the command that reads `count` entries from `end` down."""
-    command = Command(pack("XREVRANGE", key, str(end), "-", "COUNT", count), 0)
+    command = Command(pack(("XREVRANGE", key, str(end), "-", "COUNT", count)), 0)
     return _asked(command) if asking else command
 
 
 def plainly(key: bytes, read: Read) -> bytes:
     """Return a plain read, packed: what nearly every read is."""
     ms, seq = read.start
-    return pack("XRANGE", key, f"{ms}-{seq}", "+", "COUNT", read.limit)
+    return pack(("XRANGE", key, f"{ms}-{seq}", "+", "COUNT", read.limit))
 
 
 def _info_of(key: bytes) -> bytes:
-    return pack("XINFO", "STREAM", key)
+    return pack(("XINFO", "STREAM", key))
 
 
 def _asked(command: Command) -> Command:
@@ -87,7 +87,7 @@ def understood(read: Read, raw: Any, max_message: int) -> Reply:
 def messages(raw: Sequence[tuple[bytes, list[bytes]]], max_message: int) -> list[Message]:
     """Return entries as messages."""
     read = MessageId.trusted
-    return [Message(read(id_), fields, max_message) for id_, fields in raw]
+    return [as_message(read(id_), fields, max_message) for id_, fields in raw]
 
 
 def is_wrong_type(error: hiredis.ReplyError) -> bool:

@@ -25,7 +25,7 @@ FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 0.25
 """Seconds between two attempts: at first, and at most. All together they take about 7 s."""
 
-_PING = pack("PING")
+_PING = pack(("PING",))
 
 
 class Held:

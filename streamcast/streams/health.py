@@ -77,7 +77,7 @@ class Probing:
                 await probe.follows.wait()
                 probe.heard.clear()
                 # The time to live goes with it: what waits for replicas would hold it up.
-                lives = pack("PEXPIRE", probe.key, LIVES_MS)
+                lives = pack(("PEXPIRE", probe.key, LIVES_MS))
                 await lane.ask("XADD", probe.key, "MAXLEN", 1, "*", "probe", "1", then=lives)
                 added = True
                 await probe.heard.wait()

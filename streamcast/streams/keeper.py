@@ -13,9 +13,9 @@ from streamcast.config import StreamSettings
 from streamcast.message import MessageId
 from streamcast.streams.lane import Callback, pack
 
-LEAST_BETWEEN_MS = 1000
+LEAST_BETWEEN = 1.0
 CHECK_EVERY_PUBLISHES = 100
-FORGET_AFTER_MS = 60_000
+FORGET_AFTER = 60.0
 
 # In one step: between an XLEN and an XTRIM others could trim as well.
 # KEYS: stream. ARGV: how many entries it keeps, the oldest time in ms that is young.
@@ -38,17 +38,17 @@ class Keeper:
         self,
         settings: StreamSettings,
         send: Send,
-        clock_ms: Callable[[], float] = lambda: time.monotonic() * 1000,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._history = settings.kept
         self._young_ms = int(settings.young * 1000)
         self._retained_ms = int(settings.retained * 1000)
         # What is added now can't be trimmed before it is no longer young; but a short time to live
         # has to be looked after more often.
-        every = max(LEAST_BETWEEN_MS, self._young_ms)
-        self._check_every_ms = min(every, self._retained_ms / 4 or every)
+        every = max(LEAST_BETWEEN, settings.young)
+        self._check_every = min(every, settings.retained / 4 or every)
         self._send = send
-        self._clock_ms = clock_ms
+        self._clock = clock
         self._checked: dict[bytes, tuple[float, int]] = {}
 
     @property
@@ -58,15 +58,15 @@ class Keeper:
 
     def expire_new(self, key: bytes) -> bytes:
         """Return the command that gives a stream its time to live if it has none; or nothing."""
-        return pack("PEXPIRE", key, self._retained_ms, "NX") if self.expires else b""
+        return pack(("PEXPIRE", key, self._retained_ms, "NX")) if self.expires else b""
 
     def published(self, key: bytes, id: MessageId) -> None:
         """Look after a stream that was added to: about every `young` seconds, or 100 times."""
         if not self._history and not self.expires:
             return
-        now = self._clock_ms()
+        now = self._clock()
         checked, count = self._checked.get(key, (float("-inf"), 0))
-        if now - checked < self._check_every_ms and count + 1 < CHECK_EVERY_PUBLISHES:
+        if now - checked < self._check_every and count + 1 < CHECK_EVERY_PUBLISHES:
             self._checked[key] = checked, count + 1
             return
         self._checked[key] = now, 0
@@ -74,19 +74,19 @@ class Keeper:
         if self._history:
             # The ID tells the store's own time.
             oldest = max(0, id.ms - self._young_ms)
-            self._send(pack("EVAL", TRIM, 1, key, self._history, oldest), None)
+            self._send(pack(("EVAL", TRIM, 1, key, self._history, oldest)), None)
 
     def renew(self, key: bytes) -> None:
         """See to it that a stream lives on: its time is set anew when half of it is over."""
         if self.expires:
-            self._send(pack("PTTL", key), lambda left: self._renew(key, left))
+            self._send(pack(("PTTL", key)), lambda left: self._renew(key, left))
 
     def _renew(self, key: bytes, left: Any) -> None:
         # -2: no such key; -1: it never expires.
         if isinstance(left, int) and (left == -1 or 0 <= left < self._retained_ms // 2):
-            self._send(pack("PEXPIRE", key, self._retained_ms), None)
+            self._send(pack(("PEXPIRE", key, self._retained_ms)), None)
 
     def forget_quiet(self) -> None:
         """Forget streams that were not added to for a while."""
-        before = self._clock_ms() - FORGET_AFTER_MS
+        before = self._clock() - FORGET_AFTER
         self._checked = {key: seen for key, seen in self._checked.items() if seen[0] > before}

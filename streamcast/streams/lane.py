@@ -21,8 +21,11 @@ Callback = Callable[[Any], None]
 LOOKS = 8
 """How often a lane looks, within its `silence`, whether its node still answers."""
 
+pack = cast("Callable[[tuple[str | float | bytes, ...]], bytes]", hiredis.pack_command)
+"""Returns a command, given as its words, as it goes over the connection (RESP)."""
+
 _NOT_YET = object()
-_PING: bytes = hiredis.pack_command(("PING",))
+_PING = pack(("PING",))
 
 
 class LaneLost(Exception):
@@ -31,12 +34,6 @@ class LaneLost(Exception):
     def __init__(self, *, sent: bool) -> None:
         super().__init__("the connection to the store was lost")
         self.sent = sent
-
-
-def pack(*words: str | float | bytes) -> bytes:
-    """Return a command as it goes over the connection (RESP)."""
-    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]
-    return packed
 
 
 class Lane(asyncio.Protocol):
@@ -78,11 +75,13 @@ class Lane(asyncio.Protocol):
 
     def call(self, command: bytes, callback: Callback | None) -> None:
         """Send a command with the others of this turn."""
-        if self._transport is None or not self._flushing:
-            self.calls(command, (callback,))
-        else:
-            self._unsent.append(command)
-            self._unsent_callbacks.append(callback)
+        if self._transport is None:
+            _hand(callback, LaneLost(sent=False))
+            return
+        self._unsent.append(command)
+        self._unsent_callbacks.append(callback)
+        if not self._flushing:
+            self.flush_soon()
 
     def calls(self, commands: bytes, callbacks: Sequence[Callback | None]) -> None:
         """Send several commands, packed one behind the other, with a callback for each."""
@@ -100,7 +99,7 @@ class Lane(asyncio.Protocol):
         `then`: another one, packed, that goes right behind it, and whose reply nobody waits for.
         """
         answer: asyncio.Future[Any] = self._loop.create_future()
-        self.calls(pack(*words) + then, (into(answer), None) if then else (into(answer),))
+        self.calls(pack(words) + then, (into(answer), None) if then else (into(answer),))
         reply = await answer
         if isinstance(reply, LaneLost):
             raise (Unknown if reply.sent else Unavailable)(str(reply))

@@ -83,9 +83,9 @@ class Node:
         self.where = where
         self.reader = Reader(max_message, self._read_refused)
         self.writer = Writer(
-            settings, self.reader.followed, self._adds, self.demoted, self._publication_refused
+            settings, self.reader.followed, self.demoted, self._publication_refused
         )
-        self._notifier: Notifier = Tracking(self.reader)
+        self._learn_from(Tracking(self.reader))
         self._reading = self._writing = self._link("rooms", self._connected, self._disconnected)
         self._lane_links: Sequence[Link] = (self._reading,)
         if settings.replicas_ack or settings.follow == Follow.BLOCK:
@@ -170,9 +170,8 @@ class Node:
                 self._part()
                 await self._writing.open()
             log.warning("store does not push changes", store=str(self.where), following="block")
-        self._notifier = Block(
-            self.reader, self._settings.silence / 2, self.writer.send, self._link
-        )
+        wait = self._settings.silence / 2
+        self._learn_from(Block(self.reader, wait, self.writer.send, self._link))
         await self._reading.open()
         if follow == Follow.AUTO and not await self._hears():
             raise StartError(
@@ -240,6 +239,13 @@ class Node:
             in_cluster=self._redirects is not None,
         )
 
+    def _learn_from(self, notifier: Notifier) -> None:
+        """Have it tell which keys changed."""
+        self._notifier = notifier
+        if not self._settings.replicas_ack:
+            # Else what is added waits, and would be read too early.
+            self.writer.adds = notifier.adds
+
     def _part(self) -> None:
         """Have two lanes from now on."""
         self._reading = self._link("read", self.reader.connected, self.reader.disconnected)
@@ -299,9 +305,6 @@ class Node:
         if follower is not None and key not in there.reader:
             there.reader.follow(key, follower, asking=asking, opening=opening)
             there.reader.mark(key, announced=announced)
-
-    def _adds(self, key: bytes) -> None:
-        self._notifier.adds(key)
 
     # Being refused
 

@@ -70,6 +70,8 @@ class OneNode:
             assert url.master is not None
             self._sentinels = Sentinels(url.endpoints, url.service, url.master)
         self._node = Node(settings, max_message, self._sentinels or At(url.endpoints[0]))
+        # There is no other node to ask for.
+        self.publish = self._node.writer.publish
 
     def __str__(self) -> str:
         return str(self._node.where)
@@ -89,10 +91,6 @@ class OneNode:
     def unfollow(self, key: bytes) -> None:
         """End following a key."""
         self._node.unfollow(key)
-
-    def publish(self, key: bytes, publication: Publication) -> None:
-        """Add to a stream."""
-        self._node.writer.publish(key, publication)
 
     def held(self) -> Sequence[Publication]:
         """Return none: there is nowhere else to go."""

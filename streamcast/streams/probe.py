@@ -55,7 +55,7 @@ class Probe:
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self.follows.wait()
-                lives = pack("PEXPIRE", self.key, LIVES_MS)
+                lives = pack(("PEXPIRE", self.key, LIVES_MS))
                 await lane.ask("XADD", self.key, "*", "probe", "1", then=lives)
                 await self.heard.wait()
         except TimeoutError:

@@ -142,7 +142,10 @@ class Reader:
             return
         if followed.reading is None:
             self._marked[key] = announced or self._marked.get(key, False)
-            self._schedule()
+            if self._lane is not None:
+                self._lane.flush_soon()
+            elif self._opening:
+                asyncio.get_running_loop().call_soon(self._refuse_to_open)
         else:
             followed.again = announced or bool(followed.again)
 
@@ -181,12 +184,6 @@ class Reader:
         self._refuse_to_open()
 
     # Reading
-
-    def _schedule(self) -> None:
-        if self._lane is not None:
-            self._lane.flush_soon()
-        elif self._opening:
-            asyncio.get_running_loop().call_soon(self._refuse_to_open)
 
     def _read_marked(self) -> None:
         """Send one read for each room that is marked."""

@@ -125,7 +125,8 @@ class RedisStreams:
 
     def publish(self, publication: Publication) -> None:
         """Add to a room's stream."""
-        self._nodes.publish(self._key(publication.room), publication)
+        # As _key does, in place: each message comes by here.
+        self._nodes.publish((self._prefix + publication.room).encode(), publication)
 
     async def examine(self, room: str, read: Read) -> Reply:
         """Read history with XINFO in one step. Raises StoreError."""

@@ -30,7 +30,7 @@ class Replication:
         ended: Ended,
     ) -> None:
         self._wanted = wanted
-        self._wait = pack("WAIT", wanted, max(1, int(timeout * 1000)))
+        self._wait = pack(("WAIT", wanted, max(1, int(timeout * 1000))))
         self._send = send
         self._ended = ended
         self._stored: list[Stored] = []

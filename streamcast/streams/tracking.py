@@ -20,6 +20,8 @@ class Tracking:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        # It is read right behind, on the same way to the store and back.
+        self.adds = reader.read_behind
 
     async def set_up(self, lane: Lane) -> None:
         """Ask a new lane for pushes. Raises hiredis.ReplyError, StoreError."""
@@ -36,10 +38,6 @@ class Tracking:
             return
         for key in keys:
             self._reader.announce(key)
-
-    def adds(self, key: bytes) -> None:
-        """Have it read right behind, on the same way to the store and back."""
-        self._reader.read_behind(key)
 
     def watch(self, key: bytes, follower: Follower) -> Follower:
         """Do nothing more: what is read is watched."""

@@ -66,16 +66,15 @@ Returned = Callable[[bytes, Publication, hiredis.ReplyError], bool]
 class Writer:
     """Publishes over one lane.
 
-    `followed`: the keys of rooms that this server has open; `adds` is called when one of them is
-    added to. `demoted` is called when the store says that it is a replica. `asking`: keys whose
-    slot is still on its way to this node (ASK).
+    `followed`: the keys of rooms that this server has open; `adds`, if it is set, is called when
+    one of them is added to. `demoted` is called when the store says that it is a replica.
+    `asking`: keys whose slot is still on its way to this node (ASK).
     """
 
     def __init__(
         self,
         settings: StreamSettings,
         followed: Container[bytes],
-        adds: Callable[[bytes], None],
         demoted: Callable[[], None],
         returned: Returned,
     ) -> None:
@@ -90,7 +89,7 @@ class Writer:
             wanted, timeout = settings.replicas_ack, settings.replicas_timeout
             self._replication = Replication(wanted, timeout, self.send, self._ended)
         self._followed = followed
-        self._adds = adds
+        self.adds: Callable[[bytes], None] | None = None
         self._lane: Lane | None = None
         self._waiting: dict[object, Waiting] = {}
         # Whose turn is when: first those that were quiet until now, then all others. One whose last
@@ -169,9 +168,8 @@ class Writer:
             lane.calls(command + more, (callback, None))
         else:
             lane.call(command, callback)
-        if followed and self._replication is None:
-            # While replicas are waited for, what is added waits, and would be read too early.
-            self._adds(key)
+        if followed and self.adds is not None:
+            self.adds(key)
 
     def _answered(self, key: bytes, publication: Publication, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError) and self._goes_on(key, publication, reply):
@@ -200,7 +198,8 @@ class Writer:
         try:
             publication.done(publication, outcome)
         finally:
-            self._serve()
+            if self._waiting:
+                self._serve()
 
     def _is_under_way_no_more(self, publication: Publication) -> None:
         self.in_flight -= publication.size
@@ -251,9 +250,9 @@ class Writer:
 
 def _command(key: bytes, publication: Publication) -> bytes:
     if publication.key is None:
-        return pack("XADD", key, "*", *publication.fields)
+        return pack(("XADD", key, "*", *publication.fields))
     mark = b"{%b}:sent:%b" % (key, publication.key.encode())
-    return pack("EVAL", ADD_ONCE, 2, key, mark, KEY_LIVES_MS, *publication.fields)
+    return pack(("EVAL", ADD_ONCE, 2, key, mark, KEY_LIVES_MS, *publication.fields))
 
 
 def _outcome(reply: Any) -> MessageId | CodedError:
