@@ -54,7 +54,8 @@ class FanOut:
         if not owner.queued:
             owner.queued = True
             self._queue.append(owner)
-            self._schedule()
+            if not self._scheduled:
+                self._schedule()
 
     def behind(self, call: Callable[[], None]) -> None:
         """Call once when all that is added until the next turn has had a turn.
@@ -62,12 +63,12 @@ class FanOut:
         So what the store answers at once can be taken in first, in whatever order it comes.
         """
         self._behind.append(call)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     def _schedule(self) -> None:
-        if (self._queue or self._behind) and not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
+        self._scheduled = True
+        asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
         self._scheduled = False
@@ -84,7 +85,8 @@ class FanOut:
                 self._hand_out(first)
             if self._clock() >= end:
                 break
-        self._schedule()
+        if (self._queue or self._behind) and not self._scheduled:
+            self._schedule()
 
     def _hand_out(self, owner: HandsOut) -> None:
         """Hand out a slice. A fault in one room must not end the turns of all others."""

@@ -44,13 +44,30 @@ class Owner(Protocol):
 class OpenRoom:
     """A room that somebody is in, or joining; it follows the room's stream.
 
-    `room` is there once the stream's position was resolved.
+    `room` is there once it `is_open`: once the stream's position was resolved.
     """
+
+    __slots__ = (
+        "_asked",
+        "_held",
+        "_relay",
+        "_sent",
+        "_waiting_out",
+        "filling",
+        "is_open",
+        "name",
+        "placing",
+        "queued",
+        "room",
+        "waiting",
+        "weight",
+    )
 
     def __init__(self, relay: Owner, name: str) -> None:
         self._relay = relay
         self.name = name
-        self._room: Room | None = None
+        self.is_open = False
+        self.room: Room
         self.waiting: list[tuple[Cursor, Start]] = []
         self.placing = 0
         self.filling: asyncio.Task[None] | None = None
@@ -64,45 +81,35 @@ class OpenRoom:
         self._waiting_out: list[tuple[int, asyncio.Future[None]]] = []
 
     @property
-    def room(self) -> Room:
-        """The room. Only to be asked for once it is open."""
-        assert self._room is not None
-        return self._room
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the stream's position is known."""
-        return self._room is not None
-
-    @property
     def is_empty(self) -> bool:
         """Whether nobody is in the room, or on the way into it."""
-        members = self._room.members if self._room is not None else ()
+        members = self.room.members if self.is_open else ()
         return not (self.waiting or self.placing or members)
 
     # As a follower
 
     def next_read(self, *, announced: bool) -> Read | None:
         """Return what to read now; nothing while too much waits to be handed out."""
-        if self._room is None:
+        if not self.is_open:
             return _RESOLVE
-        if not self._room.has_room:
+        if not self.room.has_room:
             self._held = True
             return None
         if self._asked:
             self._sent += self._asked
             self._asked = []
-        return self._room.next_read(announced=announced)
+        return self.room.next_read(announced=announced)
 
     def received(self, read: Read, reply: Reply) -> bool:
         """Take in an answer: open the room, or extend it."""
-        if self._room is None:
+        if not self.is_open:
             assert reply.info is not None
-            self._room = Room(self.name, reply.info, self._relay.settings.window)
+            self.room = Room(self.name, reply.info, self._relay.settings.window)
+            self.is_open = True
             self._relay.opened(self)
             return False
-        more = self._room.received(read, reply)
-        if self._sent and not self._room.is_proving:
+        more = self.room.received(read, reply)
+        if self._sent and not self.room.is_proving:
             sent, self._sent = self._sent, []
             for waiter, to_end in sent:
                 if more and to_end:

@@ -120,7 +120,8 @@ class Room:
             self._reset(went, read.known or {})
         elif went.items:
             self.window.append(went.items)
-            self.window.evict(self.window_limit, self.tip.index)
+            if self.window.size > self.window_limit:
+                self.window.evict(self.window_limit, self.tip.index)
         self.position = went.position
         return went.more
 

@@ -172,20 +172,25 @@ class Writer:
             self.adds(key)
 
     def _answered(self, key: bytes, publication: Publication, reply: Any) -> None:
+        if not isinstance(reply, bytes):
+            self._failed(key, publication, reply)
+            return
+        id = MessageId.trusted(reply)
+        self.published += 1
+        self.keeper.published(key, id)
+        if self.stored is not None:
+            self.stored(key, publication)
+        if self._replication is not None:
+            self._replication.stored(publication, id)
+        else:
+            self._ended(publication, id)
+
+    def _failed(self, key: bytes, publication: Publication, reply: Any) -> None:
         if isinstance(reply, hiredis.ReplyError) and self._goes_on(key, publication, reply):
             self._is_under_way_no_more(publication)
             self._serve()
-            return
-        outcome = _outcome(reply)
-        if isinstance(outcome, MessageId):
-            self.published += 1
-            self.keeper.published(key, outcome)
-            if self.stored is not None:
-                self.stored(key, publication)
-            if self._replication is not None:
-                self._replication.stored(publication, outcome)
-                return
-        self._ended(publication, outcome)
+        else:
+            self._ended(publication, _error(reply))
 
     def _goes_on(self, key: bytes, publication: Publication, error: hiredis.ReplyError) -> bool:
         """Take in a refusal. Returns whether that is not the publication's end."""
@@ -255,9 +260,7 @@ def _command(key: bytes, publication: Publication) -> bytes:
     return pack(("EVAL", ADD_ONCE, 2, key, mark, KEY_LIVES_MS, *publication.fields))
 
 
-def _outcome(reply: Any) -> MessageId | CodedError:
-    if isinstance(reply, bytes):
-        return MessageId.trusted(reply)
+def _error(reply: Any) -> CodedError:
     if isinstance(reply, LaneLost):
         return Unknown("The store was lost before it answered.") if reply.sent else _unreachable()
     if isinstance(reply, hiredis.ReplyError):

@@ -1,5 +1,6 @@
 """Frames from a server: unfragmented, unmasked, without extensions (RFC 6455 section 5.2)."""
 
+from functools import partial
 from struct import Struct
 
 _TEXT = 0x81
@@ -18,14 +19,10 @@ def _header(head: int, length: int) -> bytes:
     return _LONG(head, 127, length)
 
 
-def text_header(length: int) -> bytes:
-    """Return the header of a text frame of `length` payload bytes."""
-    return _header(_TEXT, length)
-
-
-def binary_header(length: int) -> bytes:
-    """Return the header of a binary frame of `length` payload bytes."""
-    return _header(_BINARY, length)
+text_header = partial(_header, _TEXT)
+"""Returns the header of a text frame with so many payload bytes."""
+binary_header = partial(_header, _BINARY)
+"""Returns the header of a binary frame with so many payload bytes."""
 
 
 def text(payload: bytes) -> bytes:
