@@ -16,6 +16,8 @@ from streamcast.bench.reception import Shapes
 from streamcast.bench.schedule import FILLING
 from streamcast.wire import JsonV1
 
+_ACK = b'{"type":"ack"'
+
 
 class Said(Enum):
     """What a frame that is no message says."""
@@ -113,7 +115,7 @@ class JsonDialect:
     subprotocol: str | None = JsonV1.name
     joins: bool = True
     all_join: bool = False
-    shapes: Shapes | None = Shapes(b'{"type":"message"', b'{"type":"ack"')
+    shapes: Shapes | None = Shapes(b'{"type":"message"', _ACK)
 
     def path(self, room: str, *, listens: bool) -> str:
         """No room: it is joined."""
@@ -147,7 +149,8 @@ class JsonDialect:
 
     def said(self, opcode: int, data: bytes) -> Said:
         """Read what a server tells beside messages."""
-        if opcode != TEXT:
+        if opcode != TEXT or data.startswith(_ACK):
+            # Acks come for each message: they are not read, so that the load has time for others.
             return Said.NOTHING
         return _SAID.get(json.loads(data).get("type"), Said.NOTHING)
 
