@@ -26,7 +26,7 @@ _NOT_IN_ROOM_NAMES = re.compile(r"[\s/{}?#%\x00-\x1f\x7f-\x9f]")
 _ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?", re.ASCII)
 
 
-class MessageId(NamedTuple):
+class MessageId(Struct, frozen=True, order=True, gc=False):
     """The ID of a stream's entry: Unix time in ms and a sequence number; ordered like entries."""
 
     ms: int
@@ -47,19 +47,17 @@ class MessageId(NamedTuple):
     def trusted(cls, raw: bytes) -> Self:
         """Read an ID as the store writes it."""
         ms, _, seq = raw.partition(b"-")
-        # Without the call that a NamedTuple makes in between: it is read three times a message.
-        return tuple.__new__(cls, (int(ms), int(seq)))
+        return cls(int(ms), int(seq))
 
     @property
     def before(self) -> Self:
         """The largest ID below this one, which is not 0-0."""
         if self.seq:
-            return self._replace(seq=self.seq - 1)
-        return self._replace(ms=self.ms - 1, seq=MAX_ID_PART)
+            return type(self)(self.ms, self.seq - 1)
+        return type(self)(self.ms - 1, MAX_ID_PART)
 
     def __str__(self) -> str:
-        ms, seq = self
-        return f"{ms}-{seq}"
+        return f"{self.ms}-{self.seq}"
 
 
 ZERO = MessageId(0, 0)

@@ -17,10 +17,10 @@ from streamcast import log
 from streamcast.config import StreamSettings
 from streamcast.errors import BadRoom, CodedError, Unavailable, Unknown
 from streamcast.message import MessageId
-from streamcast.streams.commands import is_wrong_type
+from streamcast.streams.commands import adding, adding_once, is_wrong_type
 from streamcast.streams.interface import Outcome, Publication
 from streamcast.streams.keeper import Keeper
-from streamcast.streams.lane import Lane, LaneLost, pack
+from streamcast.streams.lane import Lane, LaneLost
 from streamcast.streams.redirect import ASKING
 from streamcast.streams.replication import Replication
 
@@ -30,23 +30,6 @@ SHARE = 1024
 """How many bytes a publisher may send in its turn; the message that goes over it still goes."""
 MOST_OWED = 4 * SHARE
 """How much of what it sent over its share costs a publisher further turns."""
-KEY_LIVES_MS = 120_000
-"""How long a publish with a `key` is remembered."""
-
-# KEYS: stream, mark of the key. ARGV: time to live of the mark in ms, fields of the entry.
-# EVAL, not EVALSHA: the store caches the script all the same, and can't have forgotten it.
-# It writes in any case: WAIT waits for what this connection wrote, and what was written before.
-# Nothing that writes comes before XADD: behind that, Redis would let it add though memory is full.
-ADD_ONCE = """
-local id = redis.call('GET', KEYS[2])
-if not id then
-  id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 2))
-  redis.call('SET', KEYS[2], id, 'PX', ARGV[1])
-else
-  redis.call('PEXPIRE', KEYS[2], ARGV[1])
-end
-return id
-"""
 
 
 class Waiting:
@@ -255,9 +238,8 @@ class Writer:
 
 def _command(key: bytes, publication: Publication) -> bytes:
     if publication.key is None:
-        return pack(("XADD", key, "*", *publication.fields))
-    mark = b"{%b}:sent:%b" % (key, publication.key.encode())
-    return pack(("EVAL", ADD_ONCE, 2, key, mark, KEY_LIVES_MS, *publication.fields))
+        return adding(key, publication.fields)
+    return adding_once(key, publication.key.encode(), publication.fields)
 
 
 def _error(reply: Any) -> CodedError:

@@ -79,8 +79,7 @@ class JsonV1:
     def acked(self, room: str, ref: Ref, id: MessageId) -> bytes:
         """`ack`."""
         # One for each message published: put together by hand, with a client's usual ref.
-        ms, seq = id
-        told = f'{{"type":"ack","room":{encode_basestring_ascii(room)},"id":"{ms}-{seq}"'
+        told = f'{{"type":"ack","room":{encode_basestring_ascii(room)},"id":"{id.ms}-{id.seq}"'
         if type(ref) is str:
             told += f',"ref":{encode_basestring_ascii(ref)}'
         elif type(ref) is int:
@@ -119,11 +118,11 @@ def _head(room: str) -> str:
 
 def _message(head: str, message: Message, data: bytes) -> bytes:
     """Return a message's object; `head`: up to the quote that opens its ID."""
-    ms, seq = message.id
+    id = f"{message.id.ms}-{message.id.seq}"
     if message.text:
-        body = f'{head}{ms}-{seq}","data":{encode_basestring(data.decode())}'
+        body = f'{head}{id}","data":{encode_basestring(data.decode())}'
     else:
-        body = f'{head}{ms}-{seq}","data":"{base64.b64encode(data).decode()}","encoding":"base64"'
+        body = f'{head}{id}","data":"{base64.b64encode(data).decode()}","encoding":"base64"'
     if message.meta is not None:
         body += f',"meta":{encode_basestring(message.meta)}'
     if message.fields is not None:
