@@ -133,6 +133,11 @@ def test_replies() -> None:
     assert objects(JSON.acked("r", "x", ID)) == [
         {"type": "ack", "room": "r", "id": "5-1", "ref": "x"}
     ]
+    for ref in ("é", "\ud800", 2**63, 10**127, -1, 1.5, 1e300, ""):
+        assert objects(JSON.acked("é", ref, ID)) == [
+            {"type": "ack", "room": "é", "id": "5-1", "ref": ref}
+        ]
+    assert objects(JSON.acked("r", None, ID)) == [{"type": "ack", "room": "r", "id": "5-1"}]
     assert objects(JSON.pong(1.5)) == [{"type": "pong", "ref": 1.5}]
     [told] = objects(JSON.error(BadRoom("why"), "r", "x"))
     assert told == {

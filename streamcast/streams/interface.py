@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from msgspec import Struct
+
 from streamcast.errors import CodedError
 from streamcast.message import Message, MessageId
 from streamcast.proof import Read, Reply
@@ -56,34 +58,29 @@ class Follower(Protocol):
         """Take in that the stream can't be opened; it is followed no more."""
 
 
-class Publication:
+class Publication(Struct, eq=False):
     """A message on its way to the store. `done` is called with it and its outcome, once.
 
     `size`: how many bytes of memory it holds. `attempts`: how often it was refused, and is tried
     again.
     """
 
-    __slots__ = ("attempts", "done", "fields", "key", "publisher", "ref", "room", "size")
+    room: str
+    fields: Sequence[bytes]
+    publisher: object
+    done: Done
+    key: str | None = None
+    ref: Ref = None
+    attempts: int = 0
+    size: int = 0
 
-    def __init__(
-        self,
-        room: str,
-        fields: Sequence[bytes],
-        publisher: object,
-        done: Done,
-        *,
-        key: str | None = None,
-        ref: Ref = None,
-    ) -> None:
-        self.room = room
-        self.fields = fields
-        self.publisher = publisher
-        self.done = done
-        self.key = key
-        self.ref = ref
-        self.attempts = 0
-        named = len(key or "") + (len(ref) if isinstance(ref, str) else 0)
-        self.size = sum(map(len, fields)) + named + OVERHEAD
+    def __post_init__(self) -> None:
+        size = OVERHEAD + sum(map(len, self.fields))
+        if self.key is not None:
+            size += len(self.key)
+        if type(self.ref) is str:
+            size += len(self.ref)
+        self.size = size
 
 
 @dataclass(frozen=True, slots=True)

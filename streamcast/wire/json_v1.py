@@ -9,12 +9,10 @@ import binascii
 import json
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Annotated, Any, Literal, Never
 
 from msgspec import DecodeError, Meta, Raw, Struct
-from msgspec.json import Decoder
+from msgspec.json import Decoder, Encoder
 
 from streamcast.errors import BadRequest, BadRoom, CodedError, NotReplicated, RequestError, TooBig
 from streamcast.message import MAX_META, Gap, Item, Message, MessageId, room_name
@@ -43,11 +41,10 @@ class JsonV1:
 
     def encode(self, room: str, items: Sequence[Item]) -> Batch:
         """Encode each item as one object in one text frame."""
-        head = _head(room)
         parts: list[bytes] = []
         for item in items:
             if isinstance(item, Message) and item.data is not None:
-                body = _message(head, item, item.data)
+                body = _encode(_message(room, item, item.data))
             else:
                 body = _notice(room, item)
             parts += (frames.text_header(len(body)), body)
@@ -78,15 +75,11 @@ class JsonV1:
 
     def acked(self, room: str, ref: Ref, id: MessageId) -> bytes:
         """`ack`."""
-        # One for each message published: put together by hand, with a client's usual ref.
-        told = f'{{"type":"ack","room":{encode_basestring_ascii(room)},"id":"{id.ms}-{id.seq}"'
-        if type(ref) is str:
-            told += f',"ref":{encode_basestring_ascii(ref)}'
-        elif type(ref) is int:
-            told += f',"ref":{ref}'
-        elif ref is not None:
-            told += f',"ref":{json.dumps(ref)}'
-        return frames.text(f"{told}}}".encode())
+        try:
+            return frames.text(_encode(_Ack(room, str(id), ref)))
+        except UnicodeEncodeError:
+            # Half of a surrogate pair, which only escaped is JSON.
+            return _reply(type="ack", room=room, id=str(id), ref=ref)
 
     def pong(self, ref: Ref) -> Reply:
         """`pong`."""
@@ -110,24 +103,30 @@ def _object(members: dict[str, Any]) -> bytes:
     return frames.text(_write(members).encode())
 
 
-@lru_cache(1024)
-def _head(room: str) -> str:
-    """Return a message's object up to the quote that opens its ID."""
-    return f'{{"type":"message","room":{encode_basestring(room)},"id":"'
+class _Ack(Struct, tag_field="type", tag="ack", omit_defaults=True, gc=False):
+    room: str
+    id: str
+    ref: Ref = None
 
 
-def _message(head: str, message: Message, data: bytes) -> bytes:
-    """Return a message's object; `head`: up to the quote that opens its ID."""
-    id = f"{message.id.ms}-{message.id.seq}"
+class _Message(Struct, tag_field="type", tag="message", omit_defaults=True, gc=False):
+    room: str
+    id: str
+    data: str
+    encoding: str | None = None
+    meta: str | None = None
+    fields: dict[str, Any] | None = None
+
+
+_encode = Encoder().encode
+
+
+def _message(room: str, message: Message, data: bytes) -> _Message:
+    fields = None if message.fields is None else _fields(message.fields)
     if message.text:
-        body = f'{head}{id}","data":{encode_basestring(data.decode())}'
-    else:
-        body = f'{head}{id}","data":"{base64.b64encode(data).decode()}","encoding":"base64"'
-    if message.meta is not None:
-        body += f',"meta":{encode_basestring(message.meta)}'
-    if message.fields is not None:
-        body += f',"fields":{json.dumps(_fields(message.fields), ensure_ascii=False)}'
-    return f"{body}}}".encode()
+        return _Message(room, str(message.id), data.decode(), None, message.meta, fields)
+    encoded = base64.b64encode(data).decode()
+    return _Message(room, str(message.id), encoded, "base64", message.meta, fields)
 
 
 def _fields(fields: Sequence[bytes]) -> dict[str, Any]:
