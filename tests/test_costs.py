@@ -165,6 +165,14 @@ def test_a_connection_that_is_closed_is_free_at_once(
             else:
                 client.request({"type": "publish", "room": "free", "data": "x"})
             client.receive()
+            if subprotocol is not None:
+                for wrong in (
+                    {"type": "join"},
+                    {"type": "join", "room": "a b"},
+                    {"type": "ping", "ref": []},
+                ):
+                    client.request(wrong)
+                    client.receive()
         eventually(lambda: len(in_process.context.connections) == 5)
         assert in_memory(Connection) == 5
         for number, client in enumerate(clients):

@@ -214,7 +214,7 @@ def _request(request: dict[str, Any], max_message: int) -> Request:
         try:
             _check_ref(ref)
         except BadRequest as error:
-            return Invalid(error, room if isinstance(room, str) else None)
+            return _invalid(error, room, None)
     try:
         kind = request["type"]
         if kind == "ping":
@@ -226,7 +226,13 @@ def _request(request: dict[str, Any], max_message: int) -> Request:
             raise BadRequest("This request needs a room.")
         return _WITH_ROOM[kind](request, room_name(room), ref, max_message)
     except RequestError as error:
-        return Invalid(error, room if isinstance(room, str) else None, ref)
+        return _invalid(error, room, ref)
+
+
+def _invalid(error: RequestError, room: object, ref: Ref) -> Invalid:
+    # Its traceback holds the frame that is to hold it: only the collector would free them, and the
+    # connection with them.
+    return Invalid(error.with_traceback(None), room if isinstance(room, str) else None, ref)
 
 
 def _check_ref(ref: object) -> None:

@@ -63,7 +63,7 @@ class Ping(Struct, frozen=True, gc=False):
     ref: Ref = None
 
 
-class Invalid(Struct, frozen=True, gc=False):
+class Invalid(Struct, frozen=True):
     """A frame that asks for nothing that can be done.
 
     `malformed`: it was not a request at all.
