@@ -21,6 +21,7 @@ Every StoreError, NotReplicated and RequestError has a `code`, the word that a c
 
 import os
 import re
+from typing import Self
 
 
 class StreamcastError(Exception):
@@ -70,6 +71,15 @@ class RequestError(CodedError):
     """A client asked for something that can't be done; asking again won't help."""
 
     code = "bad_request"
+
+    def alone(self) -> Self:
+        """Return it without a traceback, for one who keeps it.
+
+        A traceback holds the frames that it went through: one of them is to hold the error, and
+        others the connection. Only the collector, which looks rarely, would free them.
+        """
+        self.__traceback__ = self.__context__ = None
+        return self
 
 
 class BadRequest(RequestError):

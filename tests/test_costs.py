@@ -170,6 +170,9 @@ def test_a_connection_that_is_closed_is_free_at_once(
                     {"type": "join"},
                     {"type": "join", "room": "a b"},
                     {"type": "ping", "ref": []},
+                    {"type": "join", "room": "\ud800"},
+                    {"type": "publish", "room": "free", "data": "\ud800"},
+                    {"type": "publish", "room": "free", "data": "!", "encoding": "base64"},
                 ):
                     client.request(wrong)
                     client.receive()

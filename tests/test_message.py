@@ -52,6 +52,12 @@ def test_own_entries() -> None:
     assert (own.data, own.text, own.meta, own.fields) == (b"x", False, None, None)
 
 
+def test_an_entry_over_the_limit_has_no_data() -> None:
+    for fields in ((b"message", b"x" * 11), (b"binary", b"x" * 11), (b"aaa", b"x" * 8)):
+        over = as_message(MessageId(1, 0), fields, 10)
+        assert (over.data, over.fields, over.size) == (None, None, 11)
+
+
 def test_a_large_meta_is_not_handed_on() -> None:
     for size, kept in ((1024, True), (1025, False)):
         own = as_message(MessageId(1, 0), (b"message", b"x", b"meta", b"m" * size), 10)

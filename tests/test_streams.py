@@ -11,7 +11,8 @@ import pytest
 from streamcast.config import Follow, StreamSettings
 from streamcast.errors import BadRoom, StartError, StoreError, Unavailable, Unknown
 from streamcast.message import MessageId
-from streamcast.streams import RedisStreams, probe
+from streamcast.streams import Publication, RedisStreams, probe
+from streamcast.streams.interface import OVERHEAD
 from streamcast.streams.writer import IN_FLIGHT
 from tests.followers import MAX_MESSAGE, Publisher, Start, connecting, follow
 from tests.load import until
@@ -52,6 +53,13 @@ async def test_nothing_is_read_before_it_is_added_where_replicas_are_waited_for(
     await until(lambda: recorder.texts == ["a", "b"])
     assert recorder.reads == before + 1
     await publisher.ended(2)
+
+
+def test_a_publication_counts_all_that_it_holds() -> None:
+    fields, done = (b"message", b"abc"), print
+    for key, ref, held in ((None, None, 0), ("key", None, 3), (None, "ref..", 5), ("k", 7, 1)):
+        publication = Publication("room", fields, None, done, key=key, ref=ref)
+        assert publication.size == OVERHEAD + len("messageabc") + held
 
 
 async def test_every_entry_is_read_once_and_in_order(store: Store, start: Start) -> None:

@@ -26,6 +26,7 @@ from streamcast.wire import (
     Ping,
     Publish,
     Start,
+    json_v1,
 )
 
 JSON = DIALECTS["streamcast.v1"]
@@ -222,7 +223,8 @@ def test_requests_that_can_not_be_done(frame: str, code: str) -> None:
 @pytest.mark.parametrize(
     "frame",
     ["", "x", "7", "[]", "null", "{}", '{"type":7}', '{"type":"dance"}', "[" * 10**5, "9" * 5000,
-     '{"type":"ping","ref":NaN}', b"{}"],
+     '{"type":"ping","ref":NaN}', b"{}", b'{"type":"publish","room":"r","data":"x"}',
+     '{"type":"publish","room":"r","data":"x","more":' + "[" * 10**5 + "]" * 10**5 + "}"],
 )  # fmt: skip
 def test_frames_that_are_no_requests(frame: str | bytes) -> None:
     invalid = ask(JSON, frame)
@@ -285,6 +287,29 @@ def test_a_publish_is_read_in_one_step_as_it_is_member_by_member(
         else:
             assert read == expected
             assert type(read.ref) is type(expected.ref)
+
+
+def test_a_usual_publish_is_not_read_member_by_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_v1, "_read", None)
+    for more in (
+        {"data": "é" * (MAX // 2)},
+        {"data": "x" * MAX},
+        {"ref": None},
+        {"ref": "x" * 128},
+        {"ref": 2**53},
+        {"ref": -(2**53)},
+        {"key": "k" * 128},
+        {"more": [None]},
+    ):
+        request = {"type": "publish", "room": "r", "data": "x"} | more
+        assert isinstance(ask(JSON, json.dumps(request)), Publish)
+    with pytest.raises(TypeError):
+        ask(JSON, json.dumps(request | {"meta": None}))
+
+
+def test_bytes_that_are_not_utf8_are_no_request() -> None:
+    for frame in (b'{"type":"publish","room":"\xff","data":""}', b'{"type":"\xff"}'):
+        assert isinstance(JSON.decode(frame, MAX, None, text=True), Invalid)
 
 
 def test_binary_frames_of_the_plain_dialect_have_their_opcode() -> None:

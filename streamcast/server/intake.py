@@ -72,6 +72,7 @@ class Intake:
 
     def is_free(self, client: Reads) -> bool:
         """Whether a client may be read out of turn: nobody waits, and there is room."""
+        # As has_room does, in place: each message comes by here.
         return not self._queue and (self.publishing < _MOST_OF_ALL or client.is_closing)
 
     def add(self, client: Reads) -> None:

@@ -37,13 +37,13 @@ def parse(target: str, default_room: str) -> Target | None:
         except UnicodeDecodeError:
             return Target(None, error=BadRoom("A room name is UTF-8, percent-encoded."))
         except BadRoom as error:
-            return Target(None, error=error)
+            return Target(None, error=error.alone())
     else:
         return None
     try:
         return Target(room, _start(query))
     except RequestError as error:
-        return Target(room, error=error)
+        return Target(room, error=error.alone())
 
 
 def _start(query: str) -> Start:

@@ -242,8 +242,8 @@ class Node:
     def _learn_from(self, notifier: Notifier) -> None:
         """Have it tell which keys changed."""
         self._notifier = notifier
+        # Where replicas are waited for, what is added waits, and would be read too early.
         if not self._settings.replicas_ack:
-            # Else what is added waits, and would be read too early.
             self.writer.adds = notifier.adds
 
     def _part(self) -> None:

@@ -70,7 +70,7 @@ class OneNode:
             assert url.master is not None
             self._sentinels = Sentinels(url.endpoints, url.service, url.master)
         self._node = Node(settings, max_message, self._sentinels or At(url.endpoints[0]))
-        # There is no other node to ask for.
+        # Adds to a stream, as `Nodes` says; there is no other node to look for.
         self.publish = self._node.writer.publish
 
     def __str__(self) -> str:

@@ -38,7 +38,10 @@ class Dialect(Protocol):
         """Encode items of a room, in order."""
 
     def decode(self, data: bytes, max_message: int, room: str | None, *, text: bool) -> Request:
-        """Read a frame; `room` is the one of the connection's URL. Never raises."""
+        """Read a frame; `room` is the one of the connection's URL. Never raises.
+
+        `text`: it was a text frame, and is UTF-8.
+        """
 
     def joined(self, room: str, ref: Ref, head: MessageId, *, resumed: bool) -> Reply:
         """Tell that a join is done; messages of the room follow, behind `head`."""

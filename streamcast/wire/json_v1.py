@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Never
 
-from msgspec import DecodeError, Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct
 from msgspec.json import Decoder, Encoder
 
 from streamcast.errors import BadRequest, BadRoom, CodedError, NotReplicated, RequestError, TooBig
@@ -26,7 +26,6 @@ MAX_LAST = 10_000
 """How many messages `last` brings at most."""
 MAX_REF = 128
 """How many characters a `ref` has at most."""
-_SMALL = Meta(ge=-(2**53), le=2**53)
 _write = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -104,12 +103,16 @@ def _object(members: dict[str, Any]) -> bytes:
 
 
 class _Ack(Struct, tag_field="type", tag="ack", omit_defaults=True, gc=False):
+    """An `ack`, as it is written."""
+
     room: str
     id: str
     ref: Ref = None
 
 
 class _Message(Struct, tag_field="type", tag="message", omit_defaults=True, gc=False):
+    """A `message`, as it is written."""
+
     room: str
     id: str
     data: str
@@ -156,15 +159,19 @@ def _notice(room: str, item: Item) -> bytes:
     return _write(members).encode()
 
 
+# What JavaScript counts in; of a larger one the characters are counted.
+_SMALL = Meta(ge=-(2**53), le=2**53)
+
+
 class _UsualPublish(Struct, gc=False):
-    """A publish of text as nearly all are: what is none of these is looked at more closely."""
+    """A publish of text as nearly all are; what is none of these is read member by member."""
 
     type: Literal["publish"]
     room: str
     data: str
     ref: Annotated[str, Meta(max_length=MAX_REF)] | Annotated[int, _SMALL] | None = None
     key: Annotated[str, Meta(min_length=1, max_length=MAX_KEY)] | None = None
-    # If they are there at all, it is not.
+    # One that has any of these, whatever it is, is none.
     meta: Raw = Raw()
     encoding: Raw = Raw()
 
@@ -173,11 +180,14 @@ _read_usual_publish = Decoder(_UsualPublish).decode
 
 
 def _usual_publish(data: bytes, max_message: int) -> Publish | None:
-    """Read a publish in one step, if it is one that can be done, and as nearly all are."""
+    """Read a publish in one step, if it is one that can be done, and as nearly all are.
+
+    Members that are unknown are passed over, even where Python could not hold them.
+    """
     try:
         asked = _read_usual_publish(data)
         room, payload = room_name(asked.room), asked.data.encode()
-    except (DecodeError, ValueError, RecursionError, BadRoom):
+    except (ValueError, RecursionError, BadRoom):
         return None
     key = asked.key
     if asked.meta or asked.encoding or len(payload) > max_message:
@@ -230,9 +240,7 @@ def _request(request: dict[str, Any], max_message: int) -> Request:
 
 
 def _invalid(error: RequestError, room: object, ref: Ref) -> Invalid:
-    # Its traceback holds the frame that is to hold it: only the collector would free them, and the
-    # connection with them.
-    return Invalid(error.with_traceback(None), room if isinstance(room, str) else None, ref)
+    return Invalid(error.alone(), room if isinstance(room, str) else None, ref)
 
 
 def _check_ref(ref: object) -> None:
