@@ -16,6 +16,7 @@ from streamcast.config import RelaySettings, StreamSettings
 from streamcast.message import Item
 from streamcast.relay import Relay
 from streamcast.server.connection import Connection
+from streamcast.server.head import Head
 from streamcast.server.parser import Parser
 from streamcast.server.websocket import SMALL
 from streamcast.streams import RedisStreams
@@ -187,8 +188,10 @@ def test_a_connection_that_is_closed_is_free_at_once(
             else:
                 client.socket.socket.sendall(text("x" * 2 * SMALL)[:SMALL])
                 client.socket.socket.close()
+        assert Client(f"{in_process.url}/rooms/a%20b", subprotocol).closed() == 4400
         eventually(lambda: not in_process.context.connections)
         eventually(lambda: in_memory(Connection) == 0)
+        assert in_memory(Head) == 0
         assert in_memory(Parser) == 0
 
 
