@@ -46,7 +46,7 @@ class Keeper:
         # What is added now can't be trimmed before it is no longer young; but a short time to live
         # has to be looked after more often.
         every = max(LEAST_BETWEEN, settings.young)
-        self._check_every = min(every, settings.retained / 4 or every)
+        self._check_every = min(every, settings.retained / 4) if self.expires else every
         self._send = send
         self._clock = clock
         self._checked: dict[bytes, tuple[float, int]] = {}
