@@ -14,9 +14,9 @@ from streamcast.bench.html import page
 from streamcast.bench.knee import Knee
 from streamcast.bench.limits import Limit
 from streamcast.bench.plan import broadcast, live
-from streamcast.bench.reception import Faults, Receiver, Stream, judge
+from streamcast.bench.reception import SOME, Faults, Receiver, Shapes, Stream, judge
 from streamcast.bench.report import Report, Second, Times
-from streamcast.bench.schedule import Mark, Schedule, mark_of, payload
+from streamcast.bench.schedule import FILLING, Mark, Schedule, mark_of, payload
 
 TIMES = st.lists(st.floats(2e-6, 100, allow_nan=False), min_size=1, max_size=200)
 
@@ -99,7 +99,8 @@ def test_a_frame_that_no_server_sends() -> None:
 class Pair:
     """A subscriber that leads and one that compares, in plain frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, keeps: Shapes | None = None) -> None:
+        self._keeps = keeps
         stream = Stream()
         self.first = self._make(stream, compares=False)
         self.other = self._make(stream, compares=True)
@@ -108,29 +109,43 @@ class Pair:
         def plain(opcode: int, data: bytes) -> bytes | None:
             return data
 
-        return Receiver(stream, plain, 50, lambda *_: None, compares=compares)
+        return Receiver(
+            stream,
+            plain,
+            50,
+            lambda *_: None,
+            leads=not compares,
+            compares=compares,
+            keeps=self._keeps,
+        )
+
+
+WRONG = -1
+"""Stands for a message that looks like those of a load, and is none."""
 
 
 def frames(*numbers: int) -> bytes:
     parts = bytearray()
     for number in numbers:
-        data = payload(Mark(0, number, number * 1000), 50)
+        data = b"xx" if number == WRONG else payload(Mark(0, number, number * 1000), 50)
         parts += bytes((0x81, len(data))) + data
     return bytes(parts)
 
 
 def verdict(receiver: Receiver, published: int) -> tuple[Faults, list[float]]:
     receiver.give_up_comparing()
+    receiver.take_apart_kept()
     judged = judge(receiver.arrivals(), [published], {0: 0}, 0.0)
+    judged.faults.unknown += receiver.unknown
     return judged.faults, [round(latency, 6) for _, latency in judged.latencies]
 
 
 @given(st.data())
 def test_comparing_finds_the_same_as_taking_apart(data: st.DataObject) -> None:
     """In whatever pieces it comes, before or behind the first subscriber, right or wrong."""
-    numbers = data.draw(st.lists(st.integers(0, 9), max_size=12))
-    whole, truth = frames(*range(10)), frames(*numbers)
-    pair = Pair()
+    numbers = data.draw(st.lists(st.integers(WRONG, 9), max_size=12))
+    whole, truth = frames(*data.draw(st.sampled_from([range(10), numbers]))), frames(*numbers)
+    pair = Pair(data.draw(st.sampled_from([None, Shapes(FILLING, None)])))
     alone = Pair().first
     cuts = sorted(data.draw(st.lists(st.integers(0, len(truth)), max_size=4)))
     pieces = [truth[a:b] for a, b in zip([0, *cuts], [*cuts, len(truth)], strict=True) if a < b]
@@ -141,13 +156,30 @@ def test_comparing_finds_the_same_as_taking_apart(data: st.DataObject) -> None:
         pair.other.receive(float(time), piece)
         alone.receive(float(time), piece)
     pair.other.catch_up()
+    if data.draw(st.booleans()):
+        pair.first.take_apart_kept()
     assert verdict(pair.other, 10) == verdict(alone, 10)
 
 
-def test_latency_counts_from_when_it_was_due() -> None:
-    pair = Pair()
+def test_the_newest_are_told_while_it_runs_but_not_all_of_many() -> None:
+    receiver = Pair(Shapes(FILLING, None)).first
+    receiver.receive(0.0, frames(0, 1))
+    assert [mark.number for _, mark in receiver.newest()] == [0, 1]
+    assert receiver.newest() == []
+    receiver.receive(1.0, frames(*range(2, 1002)))
+    told = [mark.number for _, mark in receiver.newest()]
+    assert told[0] == 2
+    assert told == sorted(told)
+    assert SOME // 2 < len(told) <= SOME
+    assert told[-1] > 950
+
+
+@pytest.mark.parametrize("keeps", [None, Shapes(FILLING, None)])
+def test_latency_counts_from_when_it_was_due(keeps: Shapes | None) -> None:
+    pair = Pair(keeps)
     pair.first.receive(0.010, frames(0, 1))
     pair.other.receive(0.020, frames(0, 1))
+    assert pair.other.compared == 2
     assert verdict(pair.first, 2) == (Faults(), [0.010, 0.009])
     assert verdict(pair.other, 2) == (Faults(), [0.020, 0.019])
 

@@ -369,8 +369,9 @@ class Load:
                 partial(self._noting_id, peer) if storms else self._payload,
                 self._plan.size,
                 partial(self._other, peer),
+                leads=leads,
                 compares=compares,
-                keeps=None if leads and not storms else self._dialect.shapes,
+                keeps=self._dialect.shapes,
                 tally=self._tally,
             )
             if compares:

@@ -1,9 +1,9 @@
 """What the connections of a load received: when each message came, and what never did.
 
-The law of this file: it is pure, bytes in with the time at which they came. The first subscriber of
-a room takes every frame apart; the others compare bytes with what it got, and take theirs apart
-only from where they differ. Where each connection gets what no other does, whole frames are kept,
-and taken apart when the load is over. No message is believed to have come that was not there.
+The law of this file: it is pure, bytes in with the time at which they came. Whole frames are kept,
+and taken apart when the load is over. Of those who get the same, as a room's mere subscribers do,
+only the first one does so; the others compare bytes with what it got, and take theirs apart only
+from where they differ. No message is believed to have come that was not there.
 """
 
 from array import array
@@ -23,6 +23,8 @@ TEXT_FRAME = 0x81
 """The first byte of a whole text frame."""
 _IN_TWO_BYTES, _IN_EIGHT_BYTES = 126, 127
 
+SOME = 50
+"""How many of its newest messages a connection tells of, at most, while the load runs."""
 MOST_AHEAD = 64
 """How many pieces wait for the first subscriber before one does without it."""
 
@@ -31,12 +33,19 @@ class Stream:
     """The messages of a room as its first subscriber got them.
 
     `data`: its bytes from the first message on. `ends`: where each message's frame ends in them.
+    `messages`: what was in each, or the frame itself while it is not taken apart.
     """
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.ends = array("Q", [0])
-        self.marks: list[Mark] = []
+        self.messages: list[Mark | bytes] = []
+
+    def add(self, frame: bytes, message: Mark | bytes) -> None:
+        """Take in one more message, or its frame."""
+        self.data += frame
+        self.ends.append(len(self.data))
+        self.messages.append(message)
 
 
 class Shapes(NamedTuple):
@@ -76,9 +85,9 @@ class Faults:
 class Receiver:
     """One connection that receives a room's messages.
 
-    `size`: bytes of a payload. `compares`: another one leads, and fills the `stream`. `other` is
-    given those frames that are no messages (opcode, data). `keeps`: what frames look like that are
-    taken apart later. `tally` counts what comes, beside others'.
+    `size`: bytes of a payload. `leads`: it fills the `stream`, with which those that `compares`
+    compare. `other` is given those frames that are no messages (opcode, data). `keeps`: what frames
+    look like that are taken apart later. `tally` counts what comes, beside others'.
     """
 
     def __init__(
@@ -88,7 +97,8 @@ class Receiver:
         size: int,
         other: Callable[[int, bytes], None],
         *,
-        compares: bool,
+        leads: bool = False,
+        compares: bool = False,
         keeps: Shapes | None = None,
         tally: Tally | None = None,
     ) -> None:
@@ -98,7 +108,7 @@ class Receiver:
         self._other = other
         self._payload = payload
         self._size = size
-        self._leads = not compares
+        self.leads = leads
         # As long as it only compares: how far it is, and what came before the first one got it.
         self._compares = compares
         self._expected = stream.data
@@ -125,9 +135,13 @@ class Receiver:
             self._times.append(now)
             self._ends.append(self._at)
         elif not self._compares:
-            rest = data if self._keeps is None or self._rest else self._keep(now, data, self._keeps)
-            if rest:
-                self._take_apart(now, rest)
+            if self._keeps is not None:
+                if self._rest:
+                    data = bytes(self._rest) + data
+                    self._rest.clear()
+                data = self._keep(now, data, self._keeps)
+            if data:
+                self._take_apart(now, data)
         elif self._ahead:
             self._ahead.append((now, data))
             self.catch_up()
@@ -170,11 +184,6 @@ class Receiver:
         """Take in that the connection is another one: what was half a frame is none any more."""
         self._rest.clear()
 
-    @property
-    def leads(self) -> bool:
-        """Whether others compare with what it gets."""
-        return self._leads
-
     def stop_comparing(self) -> None:
         """Take everything apart from now on: nobody leads any more."""
         self.give_up_comparing()
@@ -203,8 +212,11 @@ class Receiver:
             if data[at] != TEXT_FRAME or stop > end:
                 break
             if data.startswith(shapes.message, start):
-                self._came.append((now, data[at:stop]))
+                frame = data[at:stop]
+                self._came.append((now, frame))
                 self._tally.count += 1
+                if self.leads:
+                    self._stream.add(frame, frame)
             elif shapes.nothing is None or not data.startswith(shapes.nothing, start):
                 break
             at = stop
@@ -227,17 +239,16 @@ class Receiver:
             return
         self._came.append((now, mark))
         self._tally.count += 1
-        if self._leads:
-            stream = self._stream
-            stream.data += frame
-            stream.ends.append(len(stream.data))
-            stream.marks.append(mark)
+        if self.leads:
+            self._stream.add(frame, mark)
 
     def newest(self) -> list[tuple[float, Mark]]:
-        """Return what came since this was asked for before, unless it only compares."""
-        told, self._told = self._told, len(self._came)
+        """Return some of what came since this was asked for before, unless it only compares."""
+        came = self._came[self._told :]
+        self._told += len(came)
         unknown = self.unknown
-        newest = list(self._marks(self._came[told:]))
+        # Not all: while they are taken apart nothing is received.
+        newest = list(self._marks(came[:: len(came) // SOME + 1]))
         self.unknown = unknown  # that is counted at the end
         return newest
 
@@ -249,21 +260,28 @@ class Receiver:
 
     def take_apart_kept(self) -> None:
         """Take apart what was kept; what is no message of the load is unknown."""
+        if self.leads:
+            # Once for all who compare with it.
+            stream = self._stream
+            stream.messages = [self._mark(each) or each for each in stream.messages]
         self._came = list(self._marks(self._came))
 
-    def _marks(self, came: Sequence[tuple[float, Mark | bytes]]) -> Iterator[tuple[float, Mark]]:
+    def _marks(self, came: Iterable[tuple[float, Mark | bytes]]) -> Iterator[tuple[float, Mark]]:
         for now, each in came:
-            if isinstance(each, Mark):
-                yield now, each
-                continue
-            frame = next_frame(each, 0)
-            assert frame is not None
-            payload = self._payload(frame.opcode, frame.data)
-            mark = None if payload is None else mark_of(payload, self._size)
-            if mark is not None:
-                yield now, mark
-            elif payload is not None:
+            mark = self._mark(each)
+            if mark is None:
                 self.unknown += 1
+            else:
+                yield now, mark
+
+    def _mark(self, message: Mark | bytes) -> Mark | None:
+        """Return what is in a message; None if no load published it."""
+        if isinstance(message, Mark):
+            return message
+        frame = next_frame(message, 0)
+        assert frame is not None
+        payload = self._payload(frame.opcode, frame.data)
+        return None if payload is None else mark_of(payload, self._size)
 
     def arrivals(self) -> Iterator[tuple[float, Mark]]:
         """Return the messages that came, in order, each with its time."""
@@ -271,8 +289,7 @@ class Receiver:
         index = 0
         for now, end in zip(self._times, self._ends, strict=True):
             there = bisect_right(stream.ends, end, lo=index) - 1
-            for mark in stream.marks[index:there]:
-                yield now, mark
+            yield from self._marks((now, each) for each in stream.messages[index:there])
             index = there
         yield from self._marks(self._came)
 
