@@ -17,8 +17,6 @@ from streamcast.streams import Streams
 from streamcast.wire import Close, Start
 from streamcast.wire.close import Code
 
-_RESOLVE = Read(Kind.RESOLVE, ZERO, 1)
-
 
 class Owner(Protocol):
     """The relay, as its open rooms see it."""
@@ -91,7 +89,7 @@ class OpenRoom:
     def next_read(self, *, announced: bool) -> Read | None:
         """Return what to read now; nothing while too much waits to be handed out."""
         if not self.is_open:
-            return _RESOLVE
+            return Read(Kind.RESOLVE, ZERO, 1)
         if not self.room.has_room:
             self._held = True
             return None

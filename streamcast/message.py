@@ -43,11 +43,17 @@ class MessageId(Struct, frozen=True, order=True, gc=False):
             raise BadId("A message ID's parts are below 2^64.")
         return cls(ms, seq)
 
-    @classmethod
-    def trusted(cls, raw: bytes) -> Self:
-        """Read an ID as the store writes it."""
+    @staticmethod
+    @lru_cache(256)
+    def trusted(raw: bytes) -> "MessageId":
+        """Read an ID as the store writes it; mostly twice: once added, and once read."""
         ms, _, seq = raw.partition(b"-")
-        return cls(int(ms), int(seq))
+        return MessageId(int(ms), int(seq))
+
+    @property
+    def written(self) -> bytes:
+        """The ID as the store writes it."""
+        return b"%d-%d" % (self.ms, self.seq)
 
     @property
     def before(self) -> Self:
@@ -101,9 +107,14 @@ class Message(Struct, frozen=True, eq=False, gc=False):
         return f"<Message {self.id} {self.size} bytes>"
 
 
+def fingerprint_of(fields: Sequence[bytes]) -> int:
+    """Return what tells an entry from another one with the same ID, within this process."""
+    return hash(tuple(fields))
+
+
 def as_message(id: MessageId, fields: Sequence[bytes], max_size: int) -> Message:
     """Return an entry that was read as a message; `max_size`: the limit, in bytes."""
-    fingerprint = hash(tuple(fields))
+    fingerprint = fingerprint_of(fields)
     if len(fields) == 2 and fields[0] == TEXT_FIELD and len(fields[1]) <= max_size:
         # What nearly all are.
         data = fields[1]

@@ -31,11 +31,12 @@ class Kind(Enum):
     EXAMINE = "MULTI, XINFO STREAM, XRANGE, EXEC"
 
 
-class Read(Struct, frozen=True, gc=False):
+class Read(Struct, gc=False):
     """What to ask the store: up to `limit` entries from `start` on, `start` included.
 
-    `announced`: the stream is known to have changed. `known`: on the way back after a reset, the
-    fingerprints of the messages that were read before, by their ID.
+    `announced`: the stream is known to have changed, perhaps only since it was asked. `known`: on
+    the way back after a reset, the fingerprints of the messages that were read before, by their ID.
+    `fingerprint`: that of the entry `start`, where it was read before.
     """
 
     kind: Kind
@@ -43,6 +44,7 @@ class Read(Struct, frozen=True, gc=False):
     limit: int
     announced: bool = False
     known: Mapping[MessageId, int] | None = None
+    fingerprint: int | None = None
 
 
 class StreamInfo(Struct, frozen=True, gc=False):
@@ -60,13 +62,17 @@ class StreamInfo(Struct, frozen=True, gc=False):
 
 
 class Reply(Struct, frozen=True, gc=False):
-    """The store's answer to a `Read`; `info` only where it was examined."""
+    """The store's answer to a `Read`; `info` only where it was examined.
+
+    `complete`: the entries reach the end of the stream. `continues`: in front of them was the entry
+    that the read started at, equal to what was read before, which is not among them.
+    """
 
     entries: Sequence[Message]
     complete: bool
-    """Whether the entries reach the end of the stream."""
     info: StreamInfo | None = None
     exists: bool = True
+    continues: bool = False
 
 
 class Position(Struct, frozen=True, gc=False):
@@ -109,7 +115,8 @@ Known = Callable[[], Mapping[MessageId, int]]
 def next_read(at: Position, count: int, *, announced: bool) -> Read:
     """Return the read that goes on from `at` with at most `count` new entries."""
     provable = at.fingerprint is not None and at.added is not None
-    return Read(Kind.RANGE if provable else Kind.EXAMINE, at.id, count + 1, announced)
+    kind = Kind.RANGE if provable else Kind.EXAMINE
+    return Read(kind, at.id, count + 1, announced, None, at.fingerprint)
 
 
 def progress(at: Position, read: Read, reply: Reply, known: Known) -> Progress:
@@ -119,8 +126,8 @@ def progress(at: Position, read: Read, reply: Reply, known: Known) -> Progress:
     """
     if read.known is not None:
         return _back_after_reset(at, read, reply)
-    if _continues(at, reply.entries):
-        return _advance(at, reply.entries[1:], reply)
+    if reply.continues:
+        return _advance(at, reply.entries, reply)
     if reply.info is None:
         return Progress((), at, again=replace(read, kind=Kind.EXAMINE))
     return _examine(at, read, reply, reply.info, known)
@@ -145,15 +152,6 @@ def page(
     if at > info.last:
         return Gap(at, None, info.last, ZERO), ()
     return _gap(at, at, entries, info), entries
-
-
-def _continues(at: Position, entries: Sequence[Message]) -> bool:
-    return (
-        at.fingerprint is not None
-        and bool(entries)
-        and entries[0].id == at.id
-        and entries[0].fingerprint == at.fingerprint
-    )
 
 
 def _advance(at: Position, entries: Sequence[Message], reply: Reply) -> Progress:

@@ -94,8 +94,14 @@ class Stream:
         if read.kind is Kind.RESOLVE:
             return Reply((), complete=True, info=self.info(), exists=self.exists)
         entries = [entry for entry in self.entries if entry.id >= read.start][: read.limit]
+        complete = len(entries) < read.limit
         info = self.info() if read.kind is Kind.EXAMINE else None
-        return Reply(entries, len(entries) < read.limit, info, self.exists)
+        head = entries[0] if entries else None
+        continues = head is not None and (head.id, head.fingerprint) == (
+            read.start,
+            read.fingerprint,
+        )
+        return Reply(entries[continues:], complete, info, self.exists, continues)
 
     def before(self, end: MessageId, count: int) -> list[Message]:
         return [entry for entry in reversed(self.entries) if entry.id <= end][:count]

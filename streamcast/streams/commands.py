@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import hiredis
 
-from streamcast.message import ZERO, Message, MessageId, as_message
+from streamcast.message import ZERO, Message, MessageId, as_message, fingerprint_of
 from streamcast.proof import Kind, Read, Reply, StreamInfo
 from streamcast.streams.lane import Callback, Lane, pack
 from streamcast.streams.redirect import ASKING
@@ -97,7 +97,7 @@ def backwards(key: bytes, end: MessageId, count: int, *, asking: bool) -> Comman
 
 def plainly(key: bytes, read: Read) -> bytes:
     """Return a plain read, packed: what nearly every read is."""
-    start, limit = b"%d-%d" % (read.start.ms, read.start.seq), b"%d" % read.limit
+    start, limit = read.start.written, b"%d" % read.limit
     return _RANGE % (len(key), key, len(start), start, len(limit), limit)
 
 
@@ -130,18 +130,29 @@ def _asked(command: Command) -> Command:
 
 def understood(read: Read, raw: Any, max_message: int) -> Reply:
     """Return what the store answered. Raises hiredis.ReplyError where it refused."""
+    info: StreamInfo | None
     if read.kind is Kind.RESOLVE:
         info, exists = _info(raw)
         return Reply((), complete=True, info=info, exists=exists)
     if isinstance(raw, hiredis.ReplyError):
         raise raw
-    if read.kind is Kind.RANGE:
-        return Reply(messages(raw, max_message), len(raw) < read.limit)
-    info, exists = _info(raw[0])
-    if isinstance(raw[1], hiredis.ReplyError):
-        raise raw[1]
-    entries = messages(raw[1], max_message)
-    return Reply(entries, complete=len(entries) < read.limit, info=info, exists=exists)
+    info, exists = None, True
+    if read.kind is Kind.EXAMINE:
+        (info, exists), raw = _info(raw[0]), raw[1]
+        if isinstance(raw, hiredis.ReplyError):
+            raise raw
+    complete = len(raw) < read.limit
+    continues = bool(raw) and _is_known(read, *raw[0])
+    if continues:
+        # Most reads bring one entry more than this one, which has been a message before.
+        del raw[0]
+    return Reply(messages(raw, max_message), complete, info, exists, continues)
+
+
+def _is_known(read: Read, id: bytes, fields: Sequence[bytes]) -> bool:
+    """Whether an entry is the one that a read started at, and what it was before."""
+    known = read.fingerprint
+    return known is not None and id == read.start.written and fingerprint_of(fields) == known
 
 
 def messages(raw: Sequence[tuple[bytes, list[bytes]]], max_message: int) -> list[Message]:
@@ -178,6 +189,6 @@ def _info(raw: Any) -> tuple[StreamInfo, bool]:
         last=last,
         added=raw[b"entries-added"],
         first=MessageId.trusted(raw[b"recorded-first-entry-id"]) if raw[b"length"] else ZERO,
-        last_fingerprint=hash(tuple(newest[1])) if kept else None,
+        last_fingerprint=fingerprint_of(newest[1]) if kept else None,
     )
     return info, True

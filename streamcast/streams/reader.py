@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import hiredis
-from msgspec.structs import replace
 
 from streamcast import log
 from streamcast.errors import BadRoom, CodedError, Unavailable
@@ -163,8 +162,8 @@ class Reader:
         reading = None if followed is None else followed.reading
         if followed is None or reading is None:
             self.mark(key, announced=True)
-        elif not reading.announced:
-            followed.reading = replace(reading, announced=True)
+        else:
+            reading.announced = True
 
     def mark_all(self) -> None:
         """Have every followed key read."""
@@ -260,8 +259,7 @@ class Reader:
             self._mark_refused()
         if not self._refused:
             self._pause = 0.0
-        # A plain read begins with the entry that was there before.
-        self.empty_reads += len(reply.entries) <= (read.kind is Kind.RANGE)
+        self.empty_reads += not reply.entries
         if followed.follower.received(read, reply):
             self.mark(key)
 
