@@ -9,6 +9,7 @@ import pytest
 from streamcast.config import StreamSettings
 from streamcast.message import MessageId
 from streamcast.streams import RedisStreams
+from streamcast.streams.keeper import CHECK_EVERY_PUBLISHES, FORGET_AFTER, Keeper
 from tests.followers import MAX_MESSAGE, Publisher, Start, connecting, follow
 from tests.load import until
 from tests.stores import Store
@@ -129,3 +130,53 @@ async def test_nothing_is_trimmed_or_expired_with_an_empty_prefix(store: Store) 
         assert not {"cmdstat_xtrim", "cmdstat_pexpire", "cmdstat_expire"} & set(ran)
     finally:
         await streams.close()
+
+
+class Kept:
+    """A keeper with a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.sent = 0
+        self.young = 10.0
+        settings = StreamSettings(redis="redis://x", history=100, young=self.young, retain=0.0)
+        self.keeper = Keeper(settings, self._send, lambda: self.now)
+
+    def _send(self, command: bytes, callback: object) -> None:
+        assert b"XTRIM" in command
+        self.sent += 1
+
+    def publish(self, times: int = 1, key: bytes = b"a") -> int:
+        """Return how often it was looked after for that."""
+        before = self.sent
+        for _ in range(times):
+            self.keeper.published(key, MessageId(10**12, 0))
+        return self.sent - before
+
+
+def test_a_stream_is_looked_after_when_it_is_added_to_but_not_each_time() -> None:
+    kept = Kept()
+    for _ in range(3):
+        assert kept.publish() == 1
+        kept.now += kept.young * 0.6
+        assert kept.publish() == 0
+        kept.now += kept.young * 0.6
+    assert kept.publish(key=b"another") == 1
+
+
+def test_a_stream_that_is_added_to_often_is_looked_after_more_often() -> None:
+    kept = Kept()
+    assert kept.publish() == 1
+    for _ in range(3):
+        assert kept.publish(CHECK_EVERY_PUBLISHES - 1) == 0
+        assert kept.publish() == 1
+
+
+def test_streams_that_are_quiet_are_forgotten() -> None:
+    kept = Kept()
+    kept.publish(key=b"quiet")
+    kept.now += FORGET_AFTER - 1
+    kept.publish(key=b"busy")
+    kept.now += 2
+    kept.keeper.forget_quiet()
+    assert list(kept.keeper._seen) == [b"busy"]

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from msgspec import Struct
+
 from streamcast.config import StreamSettings
 from streamcast.message import MessageId
 from streamcast.streams.lane import Callback, pack
@@ -31,6 +33,13 @@ return 0
 Send = Callable[[bytes, Callback | None], None]
 
 
+class _Seen(Struct, gc=False):
+    """When a stream was looked after, on the keeper's clock, and publishes to it since."""
+
+    at: float
+    publishes: int = 0
+
+
 class Keeper:
     """Looks after streams by their keys; `send` sends a command, replies may never come."""
 
@@ -49,7 +58,7 @@ class Keeper:
         self._check_every = min(every, settings.retained / 4) if self.expires else every
         self._send = send
         self._clock = clock
-        self._checked: dict[bytes, tuple[float, int]] = {}
+        self._seen: dict[bytes, _Seen] = {}
 
     @property
     def expires(self) -> bool:
@@ -65,11 +74,14 @@ class Keeper:
         if not self._history and not self.expires:
             return
         now = self._clock()
-        checked, count = self._checked.get(key, (float("-inf"), 0))
-        if now - checked < self._check_every and count + 1 < CHECK_EVERY_PUBLISHES:
-            self._checked[key] = checked, count + 1
-            return
-        self._checked[key] = now, 0
+        seen = self._seen.get(key)
+        if seen is None:
+            self._seen[key] = _Seen(now)
+        else:
+            seen.publishes += 1
+            if now - seen.at < self._check_every and seen.publishes < CHECK_EVERY_PUBLISHES:
+                return
+            seen.at, seen.publishes = now, 0
         self.renew(key)
         if self._history:
             # The ID tells the store's own time.
@@ -89,4 +101,4 @@ class Keeper:
     def forget_quiet(self) -> None:
         """Forget streams that were not added to for a while."""
         before = self._clock() - FORGET_AFTER
-        self._checked = {key: seen for key, seen in self._checked.items() if seen[0] > before}
+        self._seen = {key: seen for key, seen in self._seen.items() if seen.at > before}
