@@ -147,6 +147,7 @@ def test_comparing_finds_the_same_as_taking_apart(data: st.DataObject) -> None:
     whole, truth = frames(*data.draw(st.sampled_from([range(10), numbers]))), frames(*numbers)
     pair = Pair(data.draw(st.sampled_from([None, Shapes(FILLING, None)])))
     alone = Pair().first
+    keeping = Pair(Shapes(FILLING, None)).first
     cuts = sorted(data.draw(st.lists(st.integers(0, len(truth)), max_size=4)))
     pieces = [truth[a:b] for a, b in zip([0, *cuts], [*cuts, len(truth)], strict=True) if a < b]
     ahead = data.draw(st.integers(0, len(pieces)))
@@ -155,10 +156,11 @@ def test_comparing_finds_the_same_as_taking_apart(data: st.DataObject) -> None:
             pair.first.receive(0.0, whole)
         pair.other.receive(float(time), piece)
         alone.receive(float(time), piece)
+        keeping.receive(float(time), piece)
     pair.other.catch_up()
     if data.draw(st.booleans()):
         pair.first.take_apart_kept()
-    assert verdict(pair.other, 10) == verdict(alone, 10)
+    assert verdict(pair.other, 10) == verdict(alone, 10) == verdict(keeping, 10)
 
 
 def test_the_newest_are_told_while_it_runs_but_not_all_of_many() -> None:

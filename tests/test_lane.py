@@ -140,3 +140,21 @@ async def test_a_link_opens_one_lane(node: Node, connect: Open) -> None:
     await asyncio.sleep(0.05)
     assert len(lanes) == 1
     await link.close()
+
+
+async def test_a_fault_in_what_is_done_with_a_reply_is_that_replys_alone(
+    node: Node, connect: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    lane = await connect(lambda _: None)
+    replies: list[Any] = []
+
+    def fail(reply: Any) -> None:
+        raise ZeroDivisionError
+
+    for callback in (replies.append, fail, None, replies.append):
+        lane.call(pack(("PING",)), callback)
+    async with asyncio.timeout(5):
+        while len(replies) < 2:
+            await asyncio.sleep(0.01)
+    assert lane.is_open
+    assert [record.message for record in caplog.records if "ZeroDivision" in str(vars(record))]

@@ -376,19 +376,22 @@ class Connection(asyncio.BufferedProtocol):
             else:
                 self._held.append((waited_for, publication))
 
-    @guarded
     def _published(self, publication: Publication, outcome: Outcome) -> None:
-        self._context.intake.ended(self, publication.size)
-        if not self._reading:
-            self._update_reading()
-        room, ref = publication.room, publication.ref
-        if isinstance(outcome, MessageId):
-            self._context.published += 1
-            self._ack(self.dialect.acked(room, ref, outcome))
-        else:
-            self._reply(self.dialect.error(outcome, room, ref))
-        if self._finishing is not None and self.publishing == 0:
-            self.close(self._finishing)
+        # Guarded in place: each message comes by here.
+        try:
+            self._context.intake.ended(self, publication.size)
+            if not self._reading:
+                self._update_reading()
+            room, ref = publication.room, publication.ref
+            if isinstance(outcome, MessageId):
+                self._context.published += 1
+                self._ack(self.dialect.acked(room, ref, outcome))
+            else:
+                self._reply(self.dialect.error(outcome, room, ref))
+            if self._finishing is not None and self.publishing == 0:
+                self.close(self._finishing)
+        except Exception as fault:  # noqa: BLE001 - as in guard
+            end_for(fault, self)
 
     # What goes
 

@@ -148,8 +148,14 @@ class Lane(asyncio.Protocol):
             while (reply := self._reader.gets()) is not _NOT_YET:
                 if isinstance(reply, hiredis.PushNotification):
                     self._on_push(reply)
-                else:
-                    _hand(self._pending.popleft(), reply)
+                    continue
+                callback = self._pending.popleft()
+                # As _hand does, in place.
+                if callback is not None:
+                    try:
+                        callback(reply)
+                    except Exception as fault:  # noqa: BLE001 - as in _hand
+                        _log_fault(fault)
         except (hiredis.ProtocolError, IndexError):
             self.close("the store does not speak RESP3")
 
@@ -190,7 +196,11 @@ def _hand(callback: Callback | None, reply: Any) -> None:
     try:
         callback(reply)
     except Exception as fault:  # noqa: BLE001 - the boundary between one room and all others
-        log.error("fault", where="reply from the store", fault=repr(fault), exc_info=True)
+        _log_fault(fault)
+
+
+def _log_fault(fault: Exception) -> None:
+    log.error("fault", where="reply from the store", fault=repr(fault), exc_info=True)
 
 
 def into(answer: asyncio.Future[Any]) -> Callback:

@@ -141,7 +141,8 @@ class Writer:
         self.in_flight += publication.size
         self._under_way[publication] = key
         callback = partial(self._answered, key, publication)
-        command = _command(key, publication)
+        fields, once = publication.fields, publication.key
+        command = adding(key, fields) if once is None else adding_once(key, once.encode(), fields)
         followed = key in self._followed
         more = b"" if followed else self.keeper.expire_new(key)
         if self.asking and key in self.asking:
@@ -234,12 +235,6 @@ class Writer:
             queue.left = max(queue.left - publication.size, -MOST_OWED)
             self.waiting_bytes -= publication.size
             self._send(self._lane, key, publication)
-
-
-def _command(key: bytes, publication: Publication) -> bytes:
-    if publication.key is None:
-        return adding(key, publication.fields)
-    return adding_once(key, publication.key.encode(), publication.fields)
 
 
 def _error(reply: Any) -> CodedError:
