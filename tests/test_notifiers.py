@@ -2,14 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from unittest.mock import Mock
 
 import pytest
 
 from streamcast.config import Follow, RelaySettings, ServerSettings, StreamSettings
 from streamcast.errors import StartError
+from streamcast.message import MessageId
+from streamcast.proof import Kind, Read, Reply, StreamInfo
 from streamcast.relay import Relay
 from streamcast.server.context import MAX_REFUSALS, Context
 from streamcast.streams import RedisStreams
+from streamcast.streams.block import Watched
 from tests.deaf import without_pushes
 from tests.followers import Publisher, Start, connecting, follow
 from tests.load import until
@@ -173,3 +177,17 @@ async def test_connections_that_wait_come_and_go_with_the_rooms(store: Store, st
     expected = [*(str(number) for number in range(0, 550, 10)), "last"]
     assert recorders["room599"].texts == expected
     assert not recorders["room0"].items
+
+
+def test_a_wait_is_behind_what_was_read_and_not_behind_what_was_only_heard_of() -> None:
+    """Else what is added below a newest ID that a failover took back would not end it."""
+    watched = Watched(Mock(), b"key", Mock(), Mock())
+    head, lost = MessageId(5, 0), MessageId(9, 0)
+    info = StreamInfo(length=1, last=lost, added=2, first=head)
+    read = Read(Kind.EXAMINE, head, 10, fingerprint=1)
+    watched.received(read, Reply((), complete=True, info=info, continues=True))
+    assert watched.seen == "5-0"
+    watched.received(read, Reply((), complete=True, info=info))
+    assert watched.seen == "9-0"
+    watched.received(Read(Kind.RANGE, head, 10, fingerprint=1), Reply((), True, continues=True))
+    assert watched.seen == "5-0"

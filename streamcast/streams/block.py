@@ -70,6 +70,8 @@ class Watched:
             self._block.look_again(self)
         elif reply.entries:
             self.seen = str(reply.entries[-1].id)
+        elif reply.continues:
+            self.seen = str(read.start)
         elif reply.info is not None:
             self.seen = str(reply.info.last)
         elif self.seen is None:
