@@ -107,7 +107,7 @@ class Pair:
 
     def _make(self, stream: Stream, *, compares: bool) -> Receiver:
         def plain(opcode: int, data: bytes) -> bytes | None:
-            return data
+            return data if opcode == TEXT else None
 
         return Receiver(
             stream,
@@ -122,11 +122,16 @@ class Pair:
 
 WRONG = -1
 """Stands for a message that looks like those of a load, and is none."""
+PINGED = -2
+"""Stands for a ping."""
 
 
 def frames(*numbers: int) -> bytes:
     parts = bytearray()
     for number in numbers:
+        if number == PINGED:
+            parts += b"\x89\x00"
+            continue
         data = b"xx" if number == WRONG else payload(Mark(0, number, number * 1000), 50)
         parts += bytes((0x81, len(data))) + data
     return bytes(parts)
@@ -143,7 +148,7 @@ def verdict(receiver: Receiver, published: int) -> tuple[Faults, list[float]]:
 @given(st.data())
 def test_comparing_finds_the_same_as_taking_apart(data: st.DataObject) -> None:
     """In whatever pieces it comes, before or behind the first subscriber, right or wrong."""
-    numbers = data.draw(st.lists(st.integers(WRONG, 9), max_size=12))
+    numbers = data.draw(st.lists(st.integers(PINGED, 9), max_size=12))
     whole, truth = frames(*data.draw(st.sampled_from([range(10), numbers]))), frames(*numbers)
     pair = Pair(data.draw(st.sampled_from([None, Shapes(FILLING, None)])))
     alone = Pair().first
@@ -158,9 +163,22 @@ def test_comparing_finds_the_same_as_taking_apart(data: st.DataObject) -> None:
         alone.receive(float(time), piece)
         keeping.receive(float(time), piece)
     pair.other.catch_up()
-    if data.draw(st.booleans()):
-        pair.first.take_apart_kept()
+    pair.first.take_apart_kept()
     assert verdict(pair.other, 10) == verdict(alone, 10) == verdict(keeping, 10)
+
+
+@pytest.mark.parametrize("keeps", [None, Shapes(FILLING, None)])
+def test_the_last_message_is_known_however_it_was_read(keeps: Shapes | None) -> None:
+    """One who comes back asks for what is behind it."""
+    receiver = Pair(keeps).first
+    assert receiver.last_frame == b""
+    receiver.receive(0.0, frames(0, 1))
+    assert receiver.last_frame == frames(1)
+    receiver.receive(0.0, frames(PINGED, 2, PINGED))
+    receiver.newest()
+    assert receiver.last_frame == frames(2)
+    receiver.receive(0.0, frames(3))
+    assert receiver.last_frame == frames(3)
 
 
 def test_the_newest_are_told_while_it_runs_but_not_all_of_many() -> None:

@@ -127,9 +127,8 @@ def run(pipe: Pipe, plan: Plan, members: tuple[Member, ...]) -> None:
 class Peer:
     """A member's connection. `sent`: how many of its messages were.
 
-    `joins_left`: how many rooms it is not in yet. `last_id`: that of the last message that came.
-    `is_cut`: it lost its connection on purpose. `back_at`: when it was in its room again, in
-    monotonic seconds.
+    `joins_left`: how many rooms it is not in yet. `is_cut`: it lost its connection on purpose.
+    `back_at`: when it was in its room again, in monotonic seconds.
     """
 
     __slots__ = (
@@ -138,7 +137,6 @@ class Peer:
         "is_cut",
         "is_open",
         "joins_left",
-        "last_id",
         "member",
         "receiver",
         "rest",
@@ -153,7 +151,6 @@ class Peer:
         self.joins_left = 0
         self.is_open = True
         self.sent = 0
-        self.last_id = "0-0"
         self.is_cut = False
         self.back_at: float | None = None
 
@@ -250,12 +247,6 @@ class Load:
     def _payload(self, opcode: int, data: bytes) -> bytes | None:
         found = self._dialect.payload(opcode, data)
         return None if found == READY else found
-
-    def _noting_id(self, peer: Peer, opcode: int, data: bytes) -> bytes | None:
-        payload = self._payload(opcode, data)
-        if payload is not None:
-            peer.last_id = self._dialect.id_of(data) or peer.last_id
-        return payload
 
     def _other(self, peer: Peer, opcode: int, data: bytes) -> None:
         """Take in a frame that is no message of the load."""
@@ -366,7 +357,7 @@ class Load:
             compares = mere and bool(publishers) and not (leads or storms or peer.rest)
             peer.receiver = Receiver(
                 stream,
-                partial(self._noting_id, peer) if storms else self._payload,
+                self._payload,
                 self._plan.size,
                 partial(self._other, peer),
                 leads=leads,
@@ -410,10 +401,9 @@ class Load:
                 self._serve(0.0)
 
     def _last_id(self, peer: Peer) -> str:
-        """Return the ID of the last message that came; of one that is kept it is not known yet."""
+        """Return the ID of the last message that came."""
         assert peer.receiver is not None
-        kept = peer.receiver.last_kept
-        return peer.last_id if kept is None else self._dialect.id_of(kept) or peer.last_id
+        return self._dialect.id_of(peer.receiver.last_frame) or "0-0"
 
     def _publish(self, due: list[tuple[float, int]], begin: float, now: float) -> None:
         """Send all that is due."""

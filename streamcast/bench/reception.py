@@ -10,6 +10,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import NamedTuple
 
 from streamcast.bench.frames import frames_of, next_frame
@@ -33,19 +34,18 @@ class Stream:
     """The messages of a room as its first subscriber got them.
 
     `data`: its bytes from the first message on. `ends`: where each message's frame ends in them.
-    `messages`: what was in each, or the frame itself while it is not taken apart.
+    `marks`: what was in each, once it is over; None where it is no message of the load.
     """
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.ends = array("Q", [0])
-        self.messages: list[Mark | bytes] = []
+        self.marks: list[Mark | None] = []
 
-    def add(self, frame: bytes, message: Mark | bytes) -> None:
-        """Take in one more message, or its frame."""
+    def add(self, frame: bytes) -> None:
+        """Take in one more message."""
         self.data += frame
         self.ends.append(len(self.data))
-        self.messages.append(message)
 
 
 class Shapes(NamedTuple):
@@ -119,6 +119,7 @@ class Receiver:
         # From where it takes frames apart.
         self._rest = bytearray()
         self._came: list[tuple[float, Mark | bytes]] = []
+        self._taken_last = b""
         self.unknown = 0
         self._told = 0
 
@@ -185,7 +186,7 @@ class Receiver:
         self._rest.clear()
 
     def stop_comparing(self) -> None:
-        """Take everything apart from now on: nobody leads any more."""
+        """Do without the first subscriber from now on: nobody leads any more."""
         self.give_up_comparing()
         if self._compares:
             self._part(0.0, b"")
@@ -216,7 +217,7 @@ class Receiver:
                 self._came.append((now, frame))
                 self._tally.count += 1
                 if self.leads:
-                    self._stream.add(frame, frame)
+                    self._stream.add(frame)
             elif shapes.nothing is None or not data.startswith(shapes.nothing, start):
                 break
             at = stop
@@ -238,37 +239,40 @@ class Receiver:
             self.unknown += 1
             return
         self._came.append((now, mark))
+        self._taken_last = frame
         self._tally.count += 1
         if self.leads:
-            self._stream.add(frame, mark)
+            self._stream.add(frame)
 
     def newest(self) -> list[tuple[float, Mark]]:
         """Return some of what came since this was asked for before, unless it only compares."""
         came = self._came[self._told :]
         self._told += len(came)
-        unknown = self.unknown
         # Not all: while they are taken apart nothing is received.
-        newest = list(self._marks(came[:: len(came) // SOME + 1]))
-        self.unknown = unknown  # that is counted at the end
-        return newest
+        some = [(now, self._mark(each)) for now, each in came[:: len(came) // SOME + 1]]
+        return [(now, mark) for now, mark in some if mark is not None]
 
     @property
-    def last_kept(self) -> bytes | None:
-        """The frame of the last message that came, if it was not taken apart yet."""
-        last = self._came[-1][1] if self._came else None
-        return last if isinstance(last, bytes) else None
+    def last_frame(self) -> bytes:
+        """The frame of the last message that came; nothing, if none did."""
+        last = self._came[-1][1] if self._came else b""
+        return last if isinstance(last, bytes) else self._taken_last
 
     def take_apart_kept(self) -> None:
-        """Take apart what was kept; what is no message of the load is unknown."""
-        if self.leads:
-            # Once for all who compare with it.
-            stream = self._stream
-            stream.messages = [self._mark(each) or each for each in stream.messages]
-        self._came = list(self._marks(self._came))
+        """Take apart what was kept; what is no message of the load is unknown.
 
-    def _marks(self, came: Iterable[tuple[float, Mark | bytes]]) -> Iterator[tuple[float, Mark]]:
-        for now, each in came:
-            mark = self._mark(each)
+        Of a room's receivers the one that leads has to be the first.
+        """
+        marks = [self._mark(each) for _, each in self._came]
+        if self.leads:
+            self._stream.marks = marks
+        self._came = list(self._known((now for now, _ in self._came), marks))
+
+    def _known(
+        self, times: Iterable[float], marks: Iterable[Mark | None]
+    ) -> Iterator[tuple[float, Mark]]:
+        """Return the messages of the load among what came, and count the others."""
+        for now, mark in zip(times, marks, strict=False):
             if mark is None:
                 self.unknown += 1
             else:
@@ -284,14 +288,16 @@ class Receiver:
         return None if payload is None else mark_of(payload, self._size)
 
     def arrivals(self) -> Iterator[tuple[float, Mark]]:
-        """Return the messages that came, in order, each with its time."""
+        """Return the messages that came, in order, each with its time; once all is taken apart."""
         stream = self._stream
         index = 0
         for now, end in zip(self._times, self._ends, strict=True):
             there = bisect_right(stream.ends, end, lo=index) - 1
-            yield from self._marks((now, each) for each in stream.messages[index:there])
+            yield from self._known(repeat(now), stream.marks[index:there])
             index = there
-        yield from self._marks(self._came)
+        for now, each in self._came:
+            assert isinstance(each, Mark), "it was not taken apart"
+            yield now, each
 
 
 @dataclass(slots=True)
