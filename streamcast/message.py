@@ -44,9 +44,9 @@ class MessageId(Struct, frozen=True, order=True, gc=False):
         return cls(ms, seq)
 
     @staticmethod
-    @lru_cache(256)
+    @lru_cache(1024)  # as many as are under way to the store at once
     def trusted(raw: bytes) -> "MessageId":
-        """Read an ID as the store writes it; mostly twice: once added, and once read."""
+        """Read an ID as the store writes it; twice, where it was published here."""
         ms, _, seq = raw.partition(b"-")
         return MessageId(int(ms), int(seq))
 

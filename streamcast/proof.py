@@ -2,7 +2,7 @@
 
 The law of this file: positions go forward only over entries that provably followed one another in
 one history of the stream; where that can't be proved there is a gap. Nothing here waits or does
-I/O: a `Read` says what to ask the store, `read` says what its answer means.
+I/O: a `Read` says what to ask the store, `progress` says what its answer means.
 
 A position is the last entry read, that entry's fingerprint, and the stream's `entries-added` at it
 (XINFO STREAM). A plain read is inclusive: it starts at the position's own entry, and finding it
@@ -36,7 +36,7 @@ class Read(Struct, gc=False):
 
     `announced`: the stream is known to have changed, perhaps only since it was asked. `known`: on
     the way back after a reset, the fingerprints of the messages that were read before, by their ID.
-    `fingerprint`: that of the entry `start`, where it was read before.
+    `fingerprint`: that which the entry `start` had; None: no entry of the answer is compared.
     """
 
     kind: Kind
@@ -116,11 +116,11 @@ def next_read(at: Position, count: int, *, announced: bool) -> Read:
     """Return the read that goes on from `at` with at most `count` new entries."""
     provable = at.fingerprint is not None and at.added is not None
     kind = Kind.RANGE if provable else Kind.EXAMINE
-    return Read(kind, at.id, count + 1, announced, None, at.fingerprint)
+    return Read(kind, at.id, count + 1, announced, fingerprint=at.fingerprint)
 
 
 def progress(at: Position, read: Read, reply: Reply, known: Known) -> Progress:
-    """Tell what `reply` to `read` means for a reader at `at`.
+    """Tell what `reply` to `read` means for a reader who is at `at`, and was when he asked.
 
     `known` returns the fingerprints of the messages read so far that are still remembered.
     """
