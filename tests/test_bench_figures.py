@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamcast.bench.frames import BINARY, TEXT, client_frame, next_frame
+from streamcast.bench.frames import BINARY, TEXT, behind, client_frame, next_frame, whole_text
 from streamcast.bench.histogram import Histogram
 from streamcast.bench.html import page
 from streamcast.bench.knee import Knee
@@ -80,15 +80,42 @@ def test_players_are_spread_evenly() -> None:
 
 @given(st.binary(max_size=300), st.sampled_from([TEXT, BINARY]))
 def test_frames_come_in_any_pieces(data: bytes, opcode: int) -> None:
-    server = bytearray(client_frame(opcode, data))
-    mask = len(server) - len(data) - 4
-    del server[mask : mask + 4]
-    server[1] &= 0x7F
+    server = server_frame(opcode, data)
     for end in range(len(server)):
-        assert next_frame(bytes(server[:end]), 0) is None
+        assert next_frame(server[:end], 0) is None
     frame = next_frame(server + b"more", 0)
     assert frame is not None
     assert (frame.opcode, frame.data, frame.end) == (opcode, data, len(server))
+
+
+@given(st.data())
+def test_frames_at_the_front_that_mean_nothing_are_passed_over(data: st.DataObject) -> None:
+    """What is left is what a reader of all frames finds behind them."""
+    said = [b"ack", b"ack" + bytes(200), b"ack" + bytes(65_536), b"other", b"", b"a"]
+    parts = data.draw(st.lists(st.tuples(st.sampled_from([TEXT, BINARY]), st.sampled_from(said))))
+    whole = b"".join(server_frame(opcode, text) for opcode, text in parts)
+    whole = whole[: data.draw(st.integers(0, len(whole)))]
+    at = 0
+    while (frame := next_frame(whole, at)) and frame.opcode == TEXT:
+        if not frame.data.startswith(b"ack") or len(frame.data) > 65_535:
+            break
+        at = frame.end
+    assert behind(whole, b"ack") == whole[at:]
+
+
+def test_large_frames_and_masked_ones_are_for_another_reader() -> None:
+    assert whole_text(server_frame(TEXT, bytes(65_535)), 0) == (4, 65_539)
+    assert whole_text(server_frame(TEXT, bytes(65_536)), 0) is None
+    assert whole_text(client_frame(TEXT, b"masked"), 0) is None
+
+
+def server_frame(opcode: int, data: bytes) -> bytes:
+    """A client's frame without its mask, which is zero."""
+    frame = bytearray(client_frame(opcode, data))
+    mask = len(frame) - len(data) - 4
+    del frame[mask : mask + 4]
+    frame[1] &= 0x7F
+    return bytes(frame)
 
 
 def test_a_frame_that_no_server_sends() -> None:

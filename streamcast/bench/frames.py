@@ -9,6 +9,7 @@ from struct import Struct
 from typing import NamedTuple
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+_WHOLE_TEXT = 0x80 | TEXT
 _MEDIUM = Struct("!H")
 _LONG = Struct("!Q")
 _ONE_MASK = bytes(4)
@@ -53,6 +54,30 @@ def frames_of(buffer: bytearray) -> Iterator[tuple[Frame, bytes]]:
         yield frame, bytes(buffer[at : frame.end])
         at = frame.end
     del buffer[:at]
+
+
+def whole_text(data: bytes, at: int) -> tuple[int, int] | None:
+    """Return where the payload of the text frame at `at` begins and ends.
+
+    None if it is no text, has not come whole, or is larger than 65,535 bytes.
+    """
+    if len(data) < at + 4 or data[at] != _WHOLE_TEXT:
+        return None
+    size, start = data[at + 1], at + 2
+    if size > 126:
+        return None
+    if size == 126:
+        size, start = data[at + 2] << 8 | data[at + 3], at + 4
+    stop = start + size
+    return (start, stop) if stop <= len(data) else None
+
+
+def behind(data: bytes, beginning: bytes) -> bytes:
+    """Return what is behind the text frames at the front whose payload begins so."""
+    at = 0
+    while (found := whole_text(data, at)) and data.startswith(beginning, found[0]):
+        at = found[1]
+    return data[at:]
 
 
 def client_frame(opcode: int, data: bytes) -> bytes:

@@ -21,7 +21,7 @@ from math import ceil
 from multiprocessing.connection import Connection as Pipe
 
 from streamcast.bench.dialects import DIALECTS, Dialect, Said
-from streamcast.bench.frames import CLOSE, PING, PONG, client_frame, frames_of
+from streamcast.bench.frames import CLOSE, PING, PONG, behind, client_frame, frames_of
 from streamcast.bench.histogram import Histogram
 from streamcast.bench.plan import Member, Plan
 from streamcast.bench.reception import Faults, Judgement, Receiver, Stream, Tally, judge
@@ -505,6 +505,10 @@ class Load:
     def _hear_answers(self, peer: Peer, data: bytes) -> None:
         """Take in what a mere publisher is told."""
         if self._dialect.joins:
+            shapes = self._dialect.shapes
+            if shapes is not None and shapes.nothing is not None and not peer.rest:
+                # Acks: one comes for each message.
+                data = behind(data, shapes.nothing)
             peer.rest += data
             for frame, _ in frames_of(peer.rest):
                 self._other(peer, frame.opcode, frame.data)

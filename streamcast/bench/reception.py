@@ -13,16 +13,12 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import NamedTuple
 
-from streamcast.bench.frames import frames_of, next_frame
+from streamcast.bench.frames import frames_of, next_frame, whole_text
 from streamcast.bench.schedule import Mark, mark_of
 
 Payload = Callable[[int, bytes], bytes | None]
 """Returns the payload in a frame (opcode, data) of a message of a room; None in any other."""
 
-
-TEXT_FRAME = 0x81
-"""The first byte of a whole text frame."""
-_IN_TWO_BYTES, _IN_EIGHT_BYTES = 126, 127
 
 SOME = 50
 """How many of its newest messages a connection tells of, at most, while the load runs."""
@@ -202,16 +198,9 @@ class Receiver:
 
     def _keep(self, now: float, data: bytes, shapes: Shapes) -> bytes:
         """Keep whole frames from the front; return what is to be taken apart now, if anything."""
-        at, end = 0, len(data)
-        while end - at >= 4:
-            size, start = data[at + 1], at + 2
-            if size == _IN_TWO_BYTES:
-                size, start = data[at + 2] << 8 | data[at + 3], at + 4
-            elif size >= _IN_EIGHT_BYTES:
-                break
-            stop = start + size
-            if data[at] != TEXT_FRAME or stop > end:
-                break
+        at = 0
+        while (found := whole_text(data, at)) is not None:
+            start, stop = found
             if data.startswith(shapes.message, start):
                 frame = data[at:stop]
                 self._came.append((now, frame))
