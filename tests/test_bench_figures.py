@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamcast.bench.frames import BINARY, TEXT, behind, client_frame, next_frame, whole_text
+from streamcast.bench.frames import (
+    BINARY,
+    PING,
+    TEXT,
+    behind,
+    client_frame,
+    next_frame,
+    whole_text,
+)
 from streamcast.bench.histogram import Histogram
 from streamcast.bench.html import page
 from streamcast.bench.knee import Knee
@@ -154,14 +162,14 @@ PINGED = -2
 
 
 def frames(*numbers: int) -> bytes:
-    parts = bytearray()
+    parts = []
     for number in numbers:
         if number == PINGED:
-            parts += b"\x89\x00"
-            continue
-        data = b"xx" if number == WRONG else payload(Mark(0, number, number * 1000), 50)
-        parts += bytes((0x81, len(data))) + data
-    return bytes(parts)
+            parts.append(server_frame(PING, b""))
+        else:
+            data = b"xx" if number == WRONG else payload(Mark(0, number, number * 1000), 50)
+            parts.append(server_frame(TEXT, data))
+    return b"".join(parts)
 
 
 def verdict(receiver: Receiver, published: int) -> tuple[Faults, list[float]]:
