@@ -1,11 +1,12 @@
 """A member's place in a room.
 
 The law of this file: a place is a `Mark`, and marks are shared: every live member of a room holds
-the room's very `tip`, so that being live is an identity and not a state. A member has no task, no
-queue and no timer; what it has not seen yet is the room's to know.
+the room's very `tip`, so that being live is an identity and not a state, and the tip moves with all
+who hold it. A member has no task, no queue and no timer; what it has not seen yet is the room's to
+know.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -13,13 +14,14 @@ from msgspec import Struct
 from streamcast import log
 from streamcast.errors import CodedError
 from streamcast.message import Item, MessageId
+from streamcast.outlet import Writes
 from streamcast.wire import Batch, Close, Dialect
 from streamcast.wire.close import Code
 from streamcast.wire.requests import Ref
 
 
-class Mark(Struct, frozen=True, eq=False, gc=False):
-    """A place between two items of a room; compared by identity.
+class Mark(Struct, eq=False, gc=False):
+    """A place between two items of a room; compared by identity. Only a room's tip ever moves.
 
     `index` counts the items since the room was opened; BEFORE is a place in front of the window.
     `id` and `fingerprint` are those of the entry before the place. `history` counts the resets
@@ -35,28 +37,40 @@ class Mark(Struct, frozen=True, eq=False, gc=False):
     told: MessageId | None = None
     lost: MessageId | None = None
 
+    def copy(self) -> "Mark":
+        """Return the same place, as one that stays."""
+        return Mark(self.index, self.id, self.fingerprint, self.history, self.told, self.lost)
+
     def __repr__(self) -> str:
         return f"<Mark {self.index} {self.id} history={self.history}>"
 
 
 class Sink(Protocol):
-    """A connection, as the core sees it. None of these calls waits; none but `write` raises."""
+    """A connection, as the core sees it. None of these calls waits or raises."""
 
-    writable: bool
-    """Whether the peer takes what is written; while False, its members stay where they are."""
-    write: Callable[[bytes], int]
-    """Writes frames, and returns how many bytes were taken: what every delivery calls, and nothing
-    in between. The sink is to be told where it `fell_short`, or raised and so `broke`."""
+    @property
+    def writable(self) -> bool:
+        """Whether the peer takes what is written; its rooms are told when that ends (`pause`)."""
+
+    @property
+    def outlet(self) -> Writes:
+        """What rounds write to, while it is writable.
+
+        The sink is to be told where that `fell_short`, or raised and so `broke`.
+        """
 
     @property
     def dialect(self) -> Dialect:
         """How the peer is spoken to."""
 
+    def write(self, data: bytes) -> None:
+        """Write frames, whatever comes of it."""
+
     def fell_short(self, data: bytes, taken: int) -> None:
         """Write the rest of `data` later, before anything else."""
 
     def broke(self, data: bytes, fault: Exception) -> None:
-        """Write `data` later if it only was too early; else end for the fault, being handled."""
+        """Write `data` later if it only was too early; else end for the fault, and log it."""
 
     def close(self, how: Close) -> None:
         """Close the connection; it leaves all of its rooms."""
@@ -66,16 +80,6 @@ class Sink(Protocol):
 
     def refused(self, cursor: "Cursor", error: CodedError) -> None:
         """Tell that a join failed; the cursor is no member."""
-
-
-def write(sink: Sink, data: bytes) -> None:
-    """Write frames, whatever comes of it."""
-    try:
-        taken = sink.write(data)
-        if taken != len(data):
-            sink.fell_short(data, taken)
-    except Exception as fault:  # noqa: BLE001 - the boundary between one and all others
-        sink.broke(data, fault)
 
 
 def encoded(room: str, dialect: Dialect, items: Sequence[Item]) -> Batch:
@@ -100,16 +104,18 @@ class Work(Protocol):
 class Cursor:
     """One connection's membership of one room; `mark` is None before the join and after it left.
 
-    `work`: what reads the store for it, if anything does; it is not to outlive the membership.
+    `seat`: while it is live, its place in a `Row`. `work`: what reads the store for it, if anything
+    does; it is not to outlive the membership.
     """
 
-    __slots__ = ("gone", "mark", "ref", "room", "sink", "work")
+    __slots__ = ("gone", "mark", "ref", "room", "seat", "sink", "work")
 
     def __init__(self, sink: Sink, room: str, ref: Ref = None) -> None:
         self.sink = sink
         self.room = room
         self.ref = ref
         self.mark: Mark | None = None
+        self.seat = -1
         self.gone = False
         self.work: Work | None = None
 
@@ -117,6 +123,6 @@ class Cursor:
         """Write items to this member alone."""
         batch = encoded(self.room, self.sink.dialect, items)
         if batch.data:
-            write(self.sink, batch.data)
+            self.sink.write(batch.data)
         if batch.close is not None:
             self.sink.close(batch.close)

@@ -267,6 +267,11 @@ class Relay:
 
     # Catching up
 
+    def pause(self, cursor: Cursor) -> None:
+        """Leave a member where it is; its sink takes no more."""
+        if cursor.mark is not None:
+            self._rooms[cursor.room].room.pause(cursor)
+
     def resume(self, cursor: Cursor) -> None:
         """Bring a member up to what its room has handed out; its sink takes more again."""
         if cursor.work is not None or cursor.mark is None:

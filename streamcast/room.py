@@ -2,13 +2,15 @@
 
 The law of this file: a member is live if it holds the room's `tip`, and then it gets every round;
 otherwise it is behind and gets nothing until it has caught up, and the last step of catching up
-and being live are one. A round is the span between two marks, over a frozen list of members: it
-writes to those that hold the first mark and gives them the second. Everything here is synchronous.
+and being live are one. A round is the span that the tip moves by at once, and goes to those who
+were live then; one who is so no more before the round has come to it stays where the tip was.
+Everything here is synchronous.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from streamcast.cursor import Cursor, Mark, encoded
 from streamcast.message import ZERO, Gap, Item, Message, MessageId
@@ -23,8 +25,8 @@ from streamcast.proof import (
     page,
     progress,
 )
+from streamcast.row import Row
 from streamcast.window import BEFORE, Window
-from streamcast.wire import Batch, Dialect
 
 PAGE_BYTES = 64 * 1024
 """How much is written to a member at once."""
@@ -34,22 +36,11 @@ MAX_COUNT = 500
 """How many entries a read asks for at most."""
 
 
-class Round(Struct, eq=False):
-    """A span of items on its way to the members."""
+class Round(Struct, eq=False, gc=False):
+    """A span of items on its way to the live members; `start`: where the tip was before."""
 
     items: Sequence[Item]
     start: Mark
-    end: Mark
-    members: Sequence[Cursor]
-    next: int = 0
-    batches: dict[Dialect, Batch] = field(default_factory=dict)
-
-    def batch(self, room: str, dialect: Dialect) -> Batch:
-        """Return the items as the dialect writes them; encoded once."""
-        batch = self.batches.get(dialect)
-        if batch is None:
-            batch = self.batches[dialect] = encoded(room, dialect, self.items)
-        return batch
 
 
 class Room:
@@ -61,8 +52,8 @@ class Room:
     __slots__ = (
         "_again",
         "_entry_size",
-        "_frozen",
         "_round",
+        "_rows",
         "count",
         "delivered",
         "history",
@@ -83,7 +74,7 @@ class Room:
         self.tip = Mark(0, self.position.id, self.position.fingerprint, 0)
         self.members: dict[Cursor, None] = {}
         self.delivered = 0
-        self._frozen: Sequence[Cursor] | None = None
+        self._rows: list[Row] = []
         self._round: Round | None = None
         self._again: Read | None = None
         self._entry_size: int | None = None
@@ -130,8 +121,8 @@ class Room:
 
         So the tip never is of the old one. What was read but not handed out, the gap covers.
         """
-        while self._round is not None:
-            self.hand_out(len(self._round.members))
+        if self._round is not None:
+            self.hand_out(sys.maxsize)
         gap, *messages = went.items
         assert isinstance(gap, Gap)
         self.window.reset(gap.resume, known.get(gap.resume), whole=went.whole)
@@ -168,16 +159,17 @@ class Room:
         """Start handing out what was read since the last round. Returns whether there is any."""
         if self._round is not None:
             return True
-        start, window = self.tip, self.window
+        tip, window = self.tip, self.window
         # Right behind a reset, everything from there on is news.
-        index = start.index if start.history == self.history else window.start
+        index = tip.index if tip.history == self.history else window.start
         if index == window.end:
             return False
         items, index = window.page(index, window.end, PAGE_BYTES)
-        if self._frozen is None:
-            self._frozen = list(self.members)
-        self.tip = self._mark(index)
-        self._round = Round(items, start, self.tip, self._frozen)
+        self._round = Round(items, tip.copy())
+        tip.index, tip.history = index, self.history
+        tip.id, tip.fingerprint = self._before(index)
+        for row in self._rows:
+            row.begin()
         return True
 
     def hand_out(self, limit: int) -> None:
@@ -186,66 +178,77 @@ class Room:
             return
         now = self._round
         assert now is not None
-        start, end = now.start, now.end
-        written = 0
-        dialect: Dialect | None = None
-        data, size, close = b"", 0, None
-        for cursor in now.members[now.next : now.next + limit]:
-            sink = cursor.sink
-            if cursor.mark is start and sink.writable:
-                cursor.mark = end
-                if sink.dialect is not dialect:
-                    # Once for all who speak it, but for where they take turns.
-                    dialect = sink.dialect
-                    batch = now.batch(self.name, dialect)
-                    data, close = batch.data, batch.close
-                    size = len(data)
-                if data:
-                    # As cursor.write does, in place. Not sink.write(data): looking a method up
-                    # costs more than an attribute.
-                    write = sink.write
-                    try:
-                        taken = write(data)
-                        if taken != size:
-                            sink.fell_short(data, taken)
-                    except Exception as fault:  # noqa: BLE001 - as in cursor.write
-                        sink.broke(data, fault)
-                    written += 1
-                if close is not None:
-                    sink.close(close)
-        self.delivered += written * len(now.items)
-        now.next += limit
-        if now.next >= len(now.members):
+        for row in self._rows:
+            if not row.is_done:
+                if row.batch is None:
+                    row.batch = encoded(self.name, row.dialect, now.items)
+                before = row.next
+                self.delivered += row.hand_out(row.batch, limit) * len(now.items)
+                limit -= row.next - before
+                if limit <= 0:
+                    break
+        if all(row.is_done for row in self._rows):
             self._round = None
 
-    def _mark(self, index: int, *, told: MessageId | None = None) -> Mark:
+    def _before(self, index: int) -> tuple[MessageId, int | None]:
+        """Return ID and fingerprint of the entry that a place at `index` stands behind."""
         if index == self.window.end:
-            id, fingerprint = self.position.id, self.position.fingerprint
-        else:
-            id, fingerprint = self.window.before(index)
-        return Mark(index, id, fingerprint, self.history, told=told)
+            return self.position.id, self.position.fingerprint
+        return self.window.before(index)
 
     # Members
 
     def mark_at(self, index: int, *, told: MessageId | None = None) -> Mark:
         """Return a place, given as an index; `told`: see `Mark`."""
-        return self.tip if index == self.tip.index else self._mark(index, told=told)
+        if index == self.tip.index:
+            return self.tip
+        return Mark(index, *self._before(index), self.history, told=told)
 
     def add(self, cursor: Cursor, mark: Mark) -> None:
         """Make a member, at its place."""
-        cursor.mark = mark
         self.members[cursor] = None
-        self._frozen = None
+        self._put(cursor, mark)
 
     def remove(self, cursor: Cursor) -> None:
         """End a membership; the rest of a round passes it by."""
+        if self.is_live(cursor):
+            self._row_of(cursor).leave(cursor)
         cursor.mark = None
         self.members.pop(cursor, None)
-        self._frozen = None
 
     def is_live(self, cursor: Cursor) -> bool:
         """Whether a member has all that was handed out, or a round is about to reach it."""
         return cursor.mark is self.tip
+
+    def pause(self, cursor: Cursor) -> None:
+        """Leave a member where it is: its sink takes no more."""
+        if self.is_live(cursor):
+            row = self._row_of(cursor)
+            if self._round is not None and row.is_to_come(cursor):
+                cursor.mark = self._round.start
+            else:
+                cursor.mark = self.tip.copy()
+            row.leave(cursor)
+
+    def _put(self, cursor: Cursor, mark: Mark) -> None:
+        """Give a member its place; at the tip it is live, if its sink takes more."""
+        if mark is not self.tip:
+            cursor.mark = mark
+        elif cursor.sink.writable:
+            cursor.mark = mark
+            self._row_of(cursor).sit(cursor)
+        else:
+            cursor.mark = mark.copy()
+
+    def _row_of(self, cursor: Cursor) -> Row:
+        """Return the row of those who speak as a member does."""
+        dialect = cursor.sink.dialect
+        for row in self._rows:
+            if row.dialect is dialect:
+                return row
+        row = Row(dialect)
+        self._rows.append(row)
+        return row
 
     # Catching up
 
@@ -259,7 +262,7 @@ class Room:
             if index is None:
                 return Read(Kind.EXAMINE, cursor.mark.id, self.count + 1)
             items, index = self.window.page(index, self.tip.index, PAGE_BYTES)
-            cursor.mark = self.mark_at(index)
+            self._put(cursor, self.mark_at(index))
             self._hand(cursor, items)
         return None
 
@@ -291,11 +294,12 @@ class Room:
             # The next round goes on from the tip; the gap is what lies before.
             gap = gap._replace(earliest=None, latest=self.tip.id)
         if reaches_tip:
-            cursor.mark = self.tip
+            mark = self.tip
         elif entries:
-            cursor.mark = Mark(BEFORE, entries[-1].id, entries[-1].fingerprint, history)
+            mark = Mark(BEFORE, entries[-1].id, entries[-1].fingerprint, history)
         else:
-            cursor.mark = Mark(BEFORE, last, None, history)
+            mark = Mark(BEFORE, last, None, history)
+        self._put(cursor, mark)
         self._hand(cursor, entries if gap is None else [gap, *entries])
 
     def _up_to_tip(

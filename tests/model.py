@@ -118,11 +118,26 @@ class Remembers(Plain):
         return Batch(b"%d;" % (len(self.batches) - 1))
 
 
-class Member:
-    """A sink that remembers. `pauses_after`: writes that it takes before it pauses."""
+class Takes:
+    """A member's outlet."""
 
-    def __init__(self, dialect: Remembers) -> None:
+    def __init__(self, member: "Member") -> None:
+        self._member = member
+
+    def write(self, data: bytes) -> int:
+        self._member.write(data)
+        return len(data)
+
+
+class Member:
+    """A sink that remembers. `pauses_after`: writes that it takes before it pauses.
+
+    `pausing`: tells its room, or the relay.
+    """
+
+    def __init__(self, dialect: Remembers, pausing: Callable[[Cursor], None]) -> None:
         self.dialect = dialect
+        self._pausing = pausing
         self.writable = True
         self.log: list[Item] = []
         self.head: MessageId | None = None
@@ -130,18 +145,21 @@ class Member:
         self.start_told = False
         self.pauses_after = 10**9
         self.writes = 0
-        self.write: Callable[[bytes], int] = self._write
         self.cursor = Cursor(self, "room")
+        self.outlet = Takes(self)
 
-    def _write(self, data: bytes) -> int:
+    def pause(self) -> None:
+        self.writable = False
+        self._pausing(self.cursor)
+
+    def write(self, data: bytes) -> None:
         assert self.writable
         self.writes += 1
         for index in data.split(b";")[:-1]:
             self.log += self.dialect.batches[int(index)]
         self.pauses_after -= 1
         if self.pauses_after <= 0:
-            self.writable = False
-        return len(data)
+            self.pause()
 
     def fell_short(self, data: bytes, taken: int) -> None:
         raise AssertionError(data)

@@ -24,6 +24,7 @@ from streamcast.wire import Batch, Dialect, JsonV1, Plain, Start
 from tests.clients import Client
 from tests.in_process import InProcess
 from tests.model import Remembers
+from tests.outlets import write_by
 from tests.raw import text
 from tests.stores import Store, eventually
 from tests.test_relay import RoomMember, until
@@ -48,7 +49,7 @@ class OtherDialect(Remembers):
 
 
 async def members_of(relay: Relay, room: str, dialects: Sequence[Remembers]) -> list[RoomMember]:
-    members = [RoomMember(dialect, room) for dialect in dialects]
+    members = [RoomMember(dialect, relay, room) for dialect in dialects]
     for member in members:
         relay.join(member.cursor, Start())
     await until(lambda: all(member.head is not None for member in members))
@@ -80,7 +81,7 @@ async def test_one_that_is_paused_costs_nothing_for_a_message(store: Store, rela
     paused, live = await members_of(relay, "room", [Remembers()] * 2)
     add(store, "room", 1)
     await until(lambda: len(paused.log) == len(live.log) == 1)
-    paused.writable = False
+    paused.pause()
     place = paused.cursor.mark
     for number in range(1, 21):
         add(store, "room", 100, size=1000)
@@ -130,7 +131,7 @@ def test_a_batch_reaches_sockets_in_one_write_each(
         return write(data)
 
     for connection in in_process.context.connections:
-        connection.write = partial(count, connection.write)
+        write_by(connection, partial(count, connection.outlet.write))
     add(any_store, "batch", 9)
     for client in clients:
         assert [client.receive() for _ in range(9)] == ["x" * 10] * 9

@@ -21,6 +21,7 @@ from streamcast.wire import JsonV1, Plain
 from tests.bystander import Bystander
 from tests.clients import Client
 from tests.in_process import InProcess
+from tests.outlets import write_by
 from tests.raw import Frame, Raw, request, text
 from tests.stores import Store, eventually
 
@@ -178,7 +179,7 @@ class FaultyTransport:
 def make_write_fail(connection: Connection | Head, data: bytes) -> None:
     connection._transport = FaultyTransport(connection._transport, data)  # type: ignore[assignment]
     if isinstance(connection, Connection):
-        connection.write = partial(write_unless, data, connection.write)
+        write_by(connection, partial(write_unless, data, connection.outlet.write))
 
 
 def write_unless(bad: bytes, write: Callable[[bytes], int], data: bytes) -> int:

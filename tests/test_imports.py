@@ -6,11 +6,12 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "streamcast"
 
 FLOORS = [
-    ["errors", "log", "backoff"],
+    ["errors", "log", "backoff", "outlet"],
     ["message", "config"],
     ["wire"],
     ["client"],
     ["cursor", "proof", "window"],
+    ["row"],
     ["room"],
     ["joining", "fanout", "streams"],
     ["follower"],
@@ -66,7 +67,7 @@ def test_the_client_stands_on_the_ground_and_the_wire_alone() -> None:
 
 
 def test_the_core_knows_no_socket_and_no_http() -> None:
-    pure = ["message", "wire", "cursor", "proof", "window", "room", "joining"]
+    pure = ["message", "wire", "cursor", "proof", "window", "row", "room", "joining"]
     for path in PACKAGE.rglob("*.py"):
         if part(path) in pure:
             assert not {"asyncio", "socket", "redis", "hiredis"} & outside(path), path

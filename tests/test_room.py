@@ -29,7 +29,7 @@ class Follower:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self.room = Room("room", stream.info(), LIMIT)
-        self.member = Member(Remembers())
+        self.member = Member(Remembers(), self.room.pause)
         self.room.add(self.member.cursor, self.room.tip)
 
     def read(self) -> None:
@@ -95,7 +95,7 @@ def test_one_that_is_ahead_of_what_was_handed_out_waits_for_it(stream: Stream) -
     stream.add()
     stream.add()
     follower.read()
-    ahead = Member(Remembers())
+    ahead = Member(Remembers(), follower.room.pause)
     follower.room.add(ahead.cursor, Mark(BEFORE, MessageId(6, 0), None, 0))
     for _ in range(2):
         read = follower.room.catch_up(ahead.cursor)

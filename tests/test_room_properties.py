@@ -47,7 +47,7 @@ class RoomMachine(RuleBasedStateMachine):
         self.stream.trim(kept)
         self.lossless = True
         self.room = Room("room", self.stream.info(), limit)
-        self.dialect = Remembers()
+        self.dialects = [Remembers(), Remembers()]
         self.members: list[Member] = []
         self.gone: list[Member] = []
         # Redis' own mark, set by a read and cleared by the push it causes.
@@ -185,7 +185,7 @@ class RoomMachine(RuleBasedStateMachine):
         )
     )
     def join(self, start: Start) -> None:
-        member = Member(self.dialect)
+        member = Member(self.dialects[len(self.members) % 2], self.room.pause)
         placed = self._find(start)
         member.start_told = placed.mark.told == ZERO or start.everything or bool(start.last)
         self.members.append(member)
@@ -247,7 +247,8 @@ class RoomMachine(RuleBasedStateMachine):
     def pause(self, which: int, writes: int) -> None:
         member = self.members[which % len(self.members)]
         member.pauses_after = writes
-        member.writable = member.writable and writes > 0
+        if writes == 0:
+            member.pause()
 
     @precondition(lambda self: self.members)
     @rule(which=WHICH, writes=st.one_of(st.just(10**9), st.integers(1, 3)))

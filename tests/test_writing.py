@@ -6,7 +6,6 @@ Every write goes straight to the socket; only the rest of one goes through the e
 import json
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 from websockets.frames import Opcode
@@ -16,6 +15,7 @@ from streamcast.server.connection import MANY_ACKS, Connection
 from streamcast.wire import Close, Leave, Ping, frames
 from streamcast.wire.close import Code
 from tests.in_process import InProcess
+from tests.outlets import write_by
 from tests.raw import Raw, close, frame, text
 from tests.stores import Store, eventually
 
@@ -49,8 +49,8 @@ def told(raw: Raw, until: str) -> list[str]:
 
 
 def test_a_part_is_followed_by_the_rest(any_store: Store, raw: Raw, connection: Connection) -> None:
-    send = connection.write
-    connection.write = lambda data: send(data[: len(data) // 3])
+    send = connection.outlet.write
+    write_by(connection, lambda data: send(data[: len(data) // 3]))
     for number in range(5):
         any_store.client.xadd("streamcast:writing", {"message": f"message {number}"})
     assert told(raw, "message 4") == [f"message {number}" for number in range(5)]
@@ -59,14 +59,14 @@ def test_a_part_is_followed_by_the_rest(any_store: Store, raw: Raw, connection: 
 def test_one_that_takes_nothing_for_a_moment(
     any_store: Store, raw: Raw, connection: Connection
 ) -> None:
-    send, tries = connection.write, iter([BlockingIOError()])
+    send, tries = connection.outlet.write, iter([BlockingIOError()])
 
     def take_nothing(data: bytes) -> int:
         if (error := next(tries, None)) is not None:
             raise error
         return send(data)
 
-    connection.write = take_nothing
+    write_by(connection, take_nothing)
     for number in range(3):
         any_store.client.xadd("streamcast:writing", {"message": f"message {number}"})
     assert told(raw, "message 2") == [f"message {number}" for number in range(3)]
@@ -76,37 +76,36 @@ def test_what_is_said_to_one_that_does_not_read_waits_in_order(
     in_process: InProcess, any_store: Store, raw: Raw, connection: Connection
 ) -> None:
     """A pong that would fit into the socket is not put into the middle of a message."""
-    straight = connection.write
     count = 0
     while connection.writable:
         any_store.client.xadd("streamcast:writing", {"message": f"message {count}" + LARGE})
         count += 1
-    assert connection.write != straight
+    socket = in_process.call(lambda: Socket(connection, len))
     in_process.call(lambda: connection._handle(Ping()))
     any_store.client.xadd("streamcast:writing", {"message": "message z"})
     found = told(raw, "message z")
     found.remove("pong")
     assert found == [*(f"message {number}" for number in range(count)), "message z"]
+    assert not any(b"pong" in data for data in socket.sent)
     # Then it goes straight to the socket again.
-    eventually(lambda: connection.write == straight)
+    eventually(lambda: connection.writable)
+    in_process.call(lambda: connection._handle(Ping()))
+    assert told(raw, "pong") == ["pong"]
+    assert b"pong" in socket.sent[-1]
 
 
 class Socket:
     """A connection's socket; `sent` is what was sent through it, and `take` limits the first."""
 
     def __init__(self, connection: Connection, take: Callable[[bytes], int]) -> None:
-        straight = connection._socket.send
+        self.straight = connection.outlet.write
         self.sent: list[bytes] = []
 
         def send(data: bytes) -> int:
             self.sent.append(data)
-            return straight(data[: take(data) if len(self.sent) == 1 else None])
+            return self.straight(data[: take(data) if len(self.sent) == 1 else None])
 
-        self.send = send
-        socket: Any = self
-        connection._socket = socket
-        if connection.writable and not connection.acks:
-            connection.write = send
+        write_by(connection, send)
 
 
 def none_of(_: bytes) -> int:
@@ -143,7 +142,7 @@ def test_an_ack_goes_in_one_write_with_the_publishers_own_message(
     assert all(b'"ack"' in data and b'"message"' in data for data in socket.sent)
     if take is len:
         assert len(socket.sent) == 5
-    eventually(lambda: connection.write == socket.send)
+    eventually(lambda: not connection.outlet.held)
 
 
 def test_an_ack_is_written_though_no_message_comes_with_it(
@@ -160,13 +159,13 @@ def test_an_ack_is_written_though_no_message_comes_with_it(
         connection._ack(connection.dialect.acked("writing", 2, ZERO))
         connection._handle(Ping())
 
-    straight = connection._socket.send
+    socket = in_process.call(lambda: Socket(connection, len))
     in_process.call(answered)
     assert told(raw, "pong") == ["ack", "ack", "pong"]
-    eventually(lambda: connection.write == straight)
+    assert len(socket.sent) == 1
     in_process.call(lambda: connection._ack(connection.dialect.acked("writing", 3, ZERO)))
     assert told(raw, "ack") == ["ack"]
-    eventually(lambda: connection.write == straight)
+    assert len(socket.sent) == 2
 
 
 def test_acks_are_not_gathered_without_bound(
@@ -217,20 +216,19 @@ def test_acks_are_not_put_into_the_middle_of_a_message(
 ) -> None:
     """Neither those that waited when the socket took no more, nor those that come then."""
     large = frames.text(json.dumps({"type": "message", "data": LARGE}).encode())
-    straight: Any = connection._socket
 
     def answered(number: int) -> None:
         connection._ack(connection.dialect.acked("writing", number, ZERO))
 
     def fill() -> Socket:
+        socket = Socket(connection, len)
         answered(1)
         taken = len(large)
         while taken == len(large):
             try:
-                taken = straight.send(large)
+                taken = socket.straight(large)
             except BlockingIOError:
                 taken = 0
-        socket = Socket(connection, len)
         connection._transport.write(large[taken:])
         assert not connection.writable
         answered(2)
@@ -239,7 +237,6 @@ def test_acks_are_not_put_into_the_middle_of_a_message(
     socket = in_process.call(fill)
     in_process.call(lambda: None)
     assert not socket.sent
-    in_process.call(lambda: setattr(connection, "_socket", straight))
     raw.send(text('{"type": "ping"}'))
     said = [answer(raw)]
     while said[-1] != "pong":
@@ -263,7 +260,7 @@ def test_one_that_is_gone_is_no_fault(
     def reset(_data: bytes) -> int:
         raise ConnectionResetError
 
-    connection.write = reset
+    write_by(connection, reset)
     with Raw.joined(in_process, "writing") as other:
         any_store.client.xadd("streamcast:writing", {"message": "to all"})
         assert other.frame().data == b"to all"

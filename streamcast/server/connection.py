@@ -6,12 +6,12 @@ takes nothing more, nothing more is read from it either, and its rooms leave it 
 
 import asyncio
 import socket
-from collections.abc import Callable
 
 from streamcast import log
-from streamcast.cursor import Cursor, write
+from streamcast.cursor import Cursor
 from streamcast.errors import CodedError, TooManyRooms
 from streamcast.message import MessageId, own_fields
+from streamcast.outlet import Outlet
 from streamcast.server.context import Context
 from streamcast.server.guard import end_for, guarded
 from streamcast.server.intake import MOST_PUBLISHING, PIECE, SLICE
@@ -56,20 +56,18 @@ class Connection(asyncio.BufferedProtocol):
         "_reading",
         "_resting",
         "_room",
-        "_socket",
         "_transport",
         "_unread",
-        "acks",
         "asked",
         "dialect",
         "last_published",
         "left",
+        "outlet",
         "publishing",
         "queued",
         "stalled",
         "websocket",
         "writable",
-        "write",
     )
 
     def __init__(
@@ -81,10 +79,9 @@ class Connection(asyncio.BufferedProtocol):
     ) -> None:
         self._context = context
         self._transport = transport
-        self._socket = sock
-        # Every delivery calls it. The socket's own is a tenth quicker than the transport's, which
-        # only is needed where the socket takes no more.
-        self.write: Callable[[bytes], int] = sock.send
+        # What goes, goes straight to the socket; the transport, which takes a tenth more, only is
+        # needed where that takes no more. Acks are held here for the messages of the same turn.
+        self.outlet = Outlet(sock)
         self.dialect = dialect
         self.websocket = WebSocket(dialect.max_frame(context.messages.max_message))
         self._cursors: dict[str, Cursor] = {}
@@ -99,8 +96,6 @@ class Connection(asyncio.BufferedProtocol):
         self._admitted = False
         self._closing: Close | None = None
         self._finishing: Close | None = None
-        # Acks that wait for the messages of this turn.
-        self.acks = b""
         self._reading = True
         self.writable = True
         # What the intake wants to know: see there.
@@ -193,7 +188,7 @@ class Connection(asyncio.BufferedProtocol):
         """Leave all rooms."""
         self._context.connections.pop(self, None)
         self._context.closed += 1
-        self.acks = b""
+        self.outlet.close()
         self._end(Close(Code.GOING_AWAY, "connection lost"))
         self._unread = b""
         self.writable = False
@@ -212,7 +207,7 @@ class Connection(asyncio.BufferedProtocol):
         """Be a member of nothing from now on, and take no more requests."""
         self.write_acks()
         self._closing = self._closing or how
-        self.write = _write_nothing
+        self.outlet.close()
         if self._admitted:
             self._admitted = False
             self._context.dismiss()
@@ -395,9 +390,26 @@ class Connection(asyncio.BufferedProtocol):
 
     # What goes
 
+    def write(self, data: bytes) -> None:
+        """Write frames: behind what waits for the socket, if anything does."""
+        if self._closing is not None:
+            return
+        try:
+            if not self.writable:
+                self._transport.write(data)
+                return
+            taken = self.outlet.write(data)
+            if taken != len(data):
+                self.fell_short(data, taken)
+        except Exception as fault:  # noqa: BLE001 - the boundary between one and all others
+            self.broke(data, fault)
+
     @guarded
     def fell_short(self, data: bytes, taken: int) -> None:
         """Have the transport write the rest as soon as the socket takes it."""
+        held = self.outlet.release()
+        if held:
+            self._transport.write(held)
         # Without a copy: many may wait for the same.
         self._transport.write(memoryview(data)[taken:])
 
@@ -412,49 +424,29 @@ class Connection(asyncio.BufferedProtocol):
 
     def _ack(self, ack: bytes) -> None:
         """Have an ack go in one write with what was read together with it, if anything was."""
-        if not self.writable or self._closing is not None or len(self.acks) > MANY_ACKS:
+        held = len(self.outlet.held)
+        if not self.writable or self._closing is not None or held > MANY_ACKS:
             self._reply(ack)
-        elif self.acks:
-            self.acks += ack
         elif ack:
-            self.acks = ack
-            self.write = self._write_behind_acks
-            self._context.write_acks_soon(self)
-
-    def _write_behind_acks(self, data: bytes) -> int:
-        acks, self.acks = self.acks, b""
-        send = self.write = self._socket.send
-        try:
-            taken = send(acks + data)
-        except BlockingIOError:
-            taken = 0
-        behind = taken - len(acks)
-        if behind >= 0:
-            return behind
-        self._transport.write(acks[taken:])
-        return 0
+            self.outlet.hold(ack)
+            if not held:
+                self._context.write_acks_soon(self)
 
     @guarded
     def write_acks(self) -> None:
         """Write the acks that nothing took along, if there are any."""
-        if self.acks:
-            acks, self.acks = self.acks, b""
-            write(self, acks)
+        if self.outlet.held:
+            self.write(self.outlet.release())
 
     def ping(self) -> None:
         """Ask the peer for a sign."""
-        write(self, frames.PING)
+        self.write(frames.PING)
 
     def _reply(self, reply: Reply) -> None:
         if isinstance(reply, Close):
             self.close(reply)
         elif reply:
-            write(self, reply)
-
-    def _queue(self, data: bytes) -> int:
-        """Write behind what waits for the socket."""
-        self._transport.write(data)
-        return len(data)
+            self.write(reply)
 
     def _end_transport(self) -> None:
         """Close behind what was written.
@@ -483,8 +475,8 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Leave the members of this connection where they are; what is said meanwhile waits."""
         self.writable = False
-        if self._closing is None:
-            self.write = self._queue
+        for cursor in self._cursors.values():
+            self._context.relay.pause(cursor)
         self.write_acks()
         self._update_reading()
 
@@ -492,8 +484,6 @@ class Connection(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """Catch up."""
         self.writable = True
-        if self._closing is None:
-            self.write = self._socket.send
         self.stalled = 0.0
         self.left = -1
         self._update_reading()
@@ -531,11 +521,6 @@ class Connection(asyncio.BufferedProtocol):
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
-
-
-def _write_nothing(data: bytes) -> int:
-    """Stand in for the socket's, once the close was sent."""
-    return len(data)
 
 
 def _is_malformed(request: Join | Leave | Ping | Invalid) -> bool:

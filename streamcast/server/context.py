@@ -83,7 +83,7 @@ class Context:
         acking, self._acking = self._acking, []
         for connection in acking:
             # Most have gone with a message, so nothing is called for them.
-            if connection.acks:
+            if connection.outlet.held:
                 connection.write_acks()
 
     @property

@@ -38,7 +38,7 @@ def guarded(method: Callable[Concatenate[F, P], R]) -> Callable[Concatenate[F, P
 
 
 def end_for(fault: Exception, connection: Fails) -> None:
-    """End a connection for a fault that is being handled."""
+    """End a connection for a fault."""
     where = type(connection).__name__.lower()
-    log.error("fault", where=where, fault=repr(fault), exc_info=True)
+    log.error("fault", where=where, fault=repr(fault), exc_info=fault)
     connection.fail()
