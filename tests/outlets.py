@@ -15,7 +15,7 @@ def write_by(connection: Connection, send: Callable[[bytes], int]) -> Outlet:
     held = connection.outlet.release()
     if held:
         outlet.hold(held)
-    connection.outlet = outlet
+    connection.outlet = outlet  # type: ignore[assignment]
     for cursor in connection._cursors.values():
         room = connection._context.relay._rooms[cursor.room].room
         if room.is_live(cursor):

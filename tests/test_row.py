@@ -82,6 +82,7 @@ def test_a_round_closes_up_before_it_begins() -> None:
         row.leave(member.cursor)
     row.begin()
     assert row.stop == 1
+    assert not row._is_mostly_empty
     assert row.hand_out(BATCH, 1) == 1
     assert writes(members) == [0] * 99 + [1]
 
@@ -113,6 +114,8 @@ def test_a_batch_that_closes_closes_all_whom_it_reaches() -> None:
         member.close = close  # type: ignore[method-assign]
     row.leave(members[2].cursor)
     row.begin()
+    row.hand_out(Batch(b"0;", Close(Code.GAP, "")), 1)
+    assert closed == [0]
     row.hand_out(Batch(b"0;", Close(Code.GAP, "")), 9)
     assert closed == [0, 1, 3]
     assert writes(members) == [1, 1, 0, 1]
