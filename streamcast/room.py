@@ -183,7 +183,8 @@ class Room:
                 if row.batch is None:
                     row.batch = encoded(self.name, row.dialect, now.items)
                 before = row.next
-                self.delivered += row.hand_out(row.batch, limit) * len(now.items)
+                written = row.hand_out(row.batch, limit)
+                self.delivered += written * len(now.items)
                 limit -= row.next - before
                 if limit <= 0:
                     break

@@ -28,7 +28,7 @@ class Row:
 
     A round goes along the seats; those from `next` to before `stop` are what it has still to reach.
     Who sits down meanwhile sits behind `stop`, and who leaves moves nobody. `batch`: what the round
-    writes here, once it is encoded.
+    writes here, from when it is encoded until it has reached all.
     """
 
     __slots__ = ("_empty", "batch", "cursors", "dialect", "next", "outlets", "stop")
@@ -59,7 +59,6 @@ class Row:
         """Begin a round along those who sit here now."""
         if self._is_mostly_empty:
             self._close_up()
-        self.batch = None
         self.next, self.stop = 0, len(self.outlets)
 
     @property
@@ -72,16 +71,18 @@ class Row:
         return self.next <= cursor.seat < self.stop
 
     def hand_out(self, batch: Batch, limit: int) -> int:
-        """Write to the next `limit` seats; return how many members sit there."""
+        """Write to the next `limit` seats; return how many members were written to."""
         start = self.next
         stop = self.next = min(start + limit, self.stop)
         count = stop - start
         if self._empty:
             count -= self.cursors[start:stop].count(None)
+        if self.is_done:
+            self.batch = None
         failed = write_each(self.outlets, batch.data, start, stop) if batch.data else ()
         if failed or batch.close is not None:
             self._part(start, stop, failed, batch)
-        return count
+        return count if batch.data else 0
 
     def _part(self, start: int, stop: int, failed: Failed, batch: Batch) -> None:
         """Tell those who did not take all; close all if the batch says so."""
@@ -101,12 +102,15 @@ class Row:
 
     @property
     def _is_mostly_empty(self) -> bool:
-        return self._empty > FEW + len(self.outlets) // 2
+        # Where all are, not even the encoding is for anybody.
+        seats = len(self.outlets)
+        return self._empty > FEW + seats // 2 or self._empty == seats > 0
 
     def _close_up(self) -> None:
         """Do away with the empty seats."""
         cursors = [cursor for cursor in self.cursors if cursor is not None]
-        self.cursors, self.outlets = [], []
+        self.outlets = [cursor.sink.outlet for cursor in cursors]
+        for seat, cursor in enumerate(cursors):
+            cursor.seat = seat
+        self.cursors = [*cursors]
         self.next = self.stop = self._empty = 0
-        for cursor in cursors:
-            self.sit(cursor)

@@ -174,6 +174,7 @@ def test_once_closed_it_takes_all_and_writes_nothing(kind: ModuleType, ends: End
     assert outlet.write(b"message") == 7
     outlet.hold(b"ack")
     assert outlet.write(b"message") == 7
+    assert outlet.held == b""
     assert kind.write_each([outlet], b"message", 0, 1) == []
     assert nothing_comes(theirs)
 
@@ -239,10 +240,10 @@ def test_who_does_not_take_all_is_told_and_keeps_nobody_from_it(
     ours, theirs = ends
     theirs.close()
     gone = kind.Outlet(ours)
-    all_of_it, some, none = Takes(7), Takes(3), Takes(0)
-    outlets = [Takes(7), some, gone, Broken(), none, all_of_it]
-    failed = list(kind.write_each(outlets, b"message", 0, 6))
-    assert [index for index, _ in failed] == [1, 2, 3, 4]
+    all_of_it, some, none, too_many = Takes(7), Takes(3), Takes(0), Takes(10**30)
+    outlets = [Takes(7), some, gone, Broken(), none, too_many, all_of_it]
+    failed = list(kind.write_each(outlets, b"message", 0, 7))
+    assert [index for index, _ in failed] == [1, 2, 3, 4, 5]
     assert failed[0][1] == 3
     assert failed[3][1] == 0
     assert isinstance(failed[1][1], BrokenPipeError)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
+    invariant,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -273,6 +274,21 @@ class RoomMachine(RuleBasedStateMachine):
         self.room.shrink()
 
     # What must hold
+
+    @invariant()
+    def who_is_live_sits_once(self) -> None:
+        if not hasattr(self, "room"):
+            return
+        rows = self.room._rows
+        sitting = [cursor for row in rows for cursor in row.cursors if cursor is not None]
+        live = [member.cursor for member in self.members if self.room.is_live(member.cursor)]
+        assert sorted(map(id, sitting)) == sorted(map(id, live))
+        assert all(member.writable or member.cursor not in live for member in self.members)
+        for row in rows:
+            assert row._empty == row.cursors.count(None)
+            assert all(
+                cursor is None or row.cursors[cursor.seat] is cursor for cursor in row.cursors
+            )
 
     def teardown(self) -> None:
         if not hasattr(self, "stream"):

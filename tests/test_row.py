@@ -87,6 +87,43 @@ def test_a_round_closes_up_before_it_begins() -> None:
     assert writes(members) == [0] * 99 + [1]
 
 
+def test_nothing_is_encoded_for_nobody() -> None:
+    """Where those who spoke a dialect are gone, or take nothing just now."""
+    stream, room = a_room()
+    dialects = Remembers(), Remembers()
+    stays, goes, paused = (live(room, 3, dialect) for dialect in (*dialects, dialects[1]))
+    for member in goes:
+        room.remove(member.cursor)
+    for member in paused:
+        member.pause()
+    stream.add()
+    read(stream, room)
+    room.hand_out(99)
+    assert writes(stays) == [1] * 3
+    assert [len(dialect.batches) for dialect in dialects] == [1, 0]
+    assert room.delivered == 3
+
+
+def test_what_was_handed_out_is_kept_by_the_window_alone() -> None:
+    stream, room = a_room()
+    live(room, 3, Remembers())
+    stream.add()
+    read(stream, room)
+    room.hand_out(2)
+    assert any(row.batch is not None for row in room._rows)
+    room.hand_out(1)
+    assert not any(row.batch is not None for row in room._rows)
+
+
+def test_what_can_not_be_encoded_is_not_delivered() -> None:
+    row, members = seated(2)
+    row.begin()
+    for member in members:
+        member.close = lambda how: None  # type: ignore[method-assign]
+    assert row.hand_out(Batch(b"", Close(Code.INTERNAL, "")), 9) == 0
+    assert row.is_done
+
+
 def test_nobody_moves_in_a_round() -> None:
     row, members = seated(100)
     row.begin()

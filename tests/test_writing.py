@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from websockets.frames import Opcode
 
+from streamcast import row
 from streamcast.message import ZERO
+from streamcast.outlet import native, pure
+from streamcast.server import connection as connections
 from streamcast.server.connection import MANY_ACKS, Connection
 from streamcast.wire import Close, Leave, Ping, frames
 from streamcast.wire.close import Code
@@ -22,6 +25,13 @@ from tests.stores import Store, eventually
 pytestmark = pytest.mark.one_cell
 
 LARGE = "x" * 60_000
+
+
+@pytest.fixture(params=[native, pure], ids=["native", "pure"], autouse=True)
+def outlets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without what is in C."""
+    monkeypatch.setattr(connections, "Outlet", request.param.Outlet)
+    monkeypatch.setattr(row, "write_each", request.param.write_each)
 
 
 @pytest.fixture
@@ -166,6 +176,33 @@ def test_an_ack_is_written_though_no_message_comes_with_it(
     in_process.call(lambda: connection._ack(connection.dialect.acked("writing", 3, ZERO)))
     assert told(raw, "ack") == ["ack"]
     assert len(socket.sent) == 2
+
+
+def test_acks_stay_in_front_whatever_the_socket_takes(
+    in_process: InProcess, raw: Raw, connection: Connection
+) -> None:
+    """Wherever it stops taking: in an ack, between, or in what comes behind."""
+    count = 300
+
+    def answered() -> None:
+        for number in range(count):
+            connection._ack(connection.dialect.acked("writing", number, ZERO))
+            connection.write(frames.text(b'{"type": "message"}' + b" " * (number * 37)))
+        assert not connection.writable
+
+    in_process.call(answered)
+    said = [answer(raw) for _ in range(2 * count)]
+    assert said == [each for number in range(count) for each in (number, "message")]
+
+
+def test_one_that_is_gone_is_written_to_no_more(
+    in_process: InProcess, raw: Raw, connection: Connection
+) -> None:
+    """The number of its socket may be another's."""
+    raw.socket.close()
+    eventually(lambda: not in_process.context.connections)
+    in_process.call(lambda: None)
+    assert connection.outlet.write(b"to nobody") == 9
 
 
 def test_acks_are_not_gathered_without_bound(

@@ -5,7 +5,6 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <structmember.h>
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -30,7 +29,10 @@ write_behind_held(Outlet *self, char *data, Py_ssize_t size)
     Py_ssize_t held = PyBytes_GET_SIZE(self->held);
     struct iovec parts[2] = {{PyBytes_AS_STRING(self->held), held}, {data, size}};
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
-    Py_ssize_t behind = sendmsg(self->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    Py_ssize_t behind;
+    do {
+        behind = sendmsg(self->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (behind < 0 && errno == EINTR);
     if (behind < 0)
         return -1;
     behind -= held;
@@ -53,11 +55,17 @@ write_out(Outlet *self, PyObject *bytes)
 {
     char *data = PyBytes_AS_STRING(bytes);
     Py_ssize_t size = PyBytes_GET_SIZE(bytes);
-    if (self->fd < 0)
+    Py_ssize_t taken;
+    if (self->fd < 0) {
+        Py_CLEAR(self->held);
         return size;
+    }
     if (self->held != NULL)
         return write_behind_held(self, data, size);
-    return send(self->fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+    do {
+        taken = send(self->fd, data, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (taken < 0 && errno == EINTR);
+    return taken;
 }
 
 static PyObject *
@@ -172,6 +180,7 @@ take_fault(void)
         return NULL;
     PyErr_Fetch(&type, &fault, &traceback);
     PyErr_NormalizeException(&type, &fault, &traceback);
+    PyException_SetTraceback(fault, Py_None);
     Py_XDECREF(type);
     Py_XDECREF(traceback);
     return fault;
@@ -200,6 +209,8 @@ write_to(PyObject *outlet, PyObject *data)
         return take_fault();
     if (PyLong_Check(taken) && PyLong_AsSsize_t(taken) == PyBytes_GET_SIZE(data))
         Py_CLEAR(taken);
+    /* A number that is too large is no error, but not all either. */
+    PyErr_Clear();
     return taken;
 }
 
