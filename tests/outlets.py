@@ -8,7 +8,7 @@ from streamcast.outlet.pure import Outlet
 from streamcast.server.connection import Connection
 
 
-def write_by(connection: Connection, send: Callable[[bytes], int]) -> Outlet:
+def write_by(connection: Connection, send: Callable[[bytes], int]) -> None:
     """Have a connection, and all rooms that it is live in, write by this instead of the socket."""
     sock: Any = SimpleNamespace(send=send)
     outlet = Outlet(sock)
@@ -20,4 +20,3 @@ def write_by(connection: Connection, send: Callable[[bytes], int]) -> Outlet:
         room = connection._context.relay._rooms[cursor.room].room
         if room.is_live(cursor):
             room._row_of(cursor).outlets[cursor.seat] = outlet
-    return outlet
