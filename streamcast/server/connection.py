@@ -207,7 +207,6 @@ class Connection(asyncio.BufferedProtocol):
         """Be a member of nothing from now on, and take no more requests."""
         self.write_acks()
         self._closing = self._closing or how
-        self.outlet.close()
         if self._admitted:
             self._admitted = False
             self._context.dismiss()
