@@ -105,7 +105,10 @@ class FaultyServer:
             listener.held = frames
             return
         frames, listener.held = frames + listener.held, b""
-        asyncio.get_running_loop().call_later(fault.delay, _write, listener, frames)
+        if fault.delay:
+            asyncio.get_running_loop().call_later(fault.delay, _write, listener, frames)
+        else:  # At once: the next message may have been read already, and cut the connection.
+            _write(listener, frames)
 
 
 def _frame(data: bytes) -> bytes:
