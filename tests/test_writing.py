@@ -5,12 +5,14 @@ Every write goes straight to the socket; only the rest of one goes through the e
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from websockets.frames import Opcode
 
 from streamcast import row
+from streamcast.fanout import LONG_TURN
 from streamcast.message import ZERO
 from streamcast.outlet import native, pure
 from streamcast.server import connection as connections
@@ -176,6 +178,51 @@ def test_an_ack_is_written_though_no_message_comes_with_it(
     in_process.call(lambda: connection._ack(connection.dialect.acked("writing", 3, ZERO)))
     assert told(raw, "ack") == ["ack"]
     assert len(socket.sent) == 2
+
+
+class Room:
+    """One that has news, and does something where it hands them out."""
+
+    def __init__(self, do: Callable[[], None]) -> None:
+        self.queued = self.has_news = False
+        self.room = self
+        self._do = do
+
+    def hand_out(self, _limit: int) -> None:
+        self._do()
+
+    def handed_out(self) -> None:
+        pass
+
+    def broken(self) -> None:
+        raise AssertionError
+
+
+def test_an_ack_waits_for_what_came_with_it_and_no_longer(
+    in_process: InProcess, raw: Raw, connection: Connection
+) -> None:
+    """Though others that came before have waited since then: each goes behind its own rooms."""
+    fan_out = in_process.context.relay._fan_out
+    ack = connection.dialect.acked("writing", 1, ZERO)
+    held: list[bytes] = []
+    with Raw.joined(in_process, "other", "json") as other:
+        (second,) = in_process.context.connections.keys() - {connection}
+
+        def begin() -> None:
+            fan_out.add(Room(meanwhile))  # type: ignore[arg-type]
+            connection._ack(ack)
+
+        def meanwhile() -> None:
+            time.sleep(LONG_TURN)  # the turn is over then
+            fan_out.add(Room(look))  # type: ignore[arg-type]
+            second._ack(ack)
+
+        def look() -> None:
+            held.extend(each.outlet.held for each in (connection, second))
+
+        in_process.call(begin)
+        assert told(raw, "ack") == told(other, "ack") == ["ack"]
+    assert held == [b"", ack]
 
 
 def test_acks_stay_in_front_whatever_the_socket_takes(

@@ -429,9 +429,8 @@ class Connection(asyncio.BufferedProtocol):
         elif ack:
             self.outlet.hold(ack)
             if not held:
-                self._context.write_acks_soon(self)
+                self._context.relay.behind(self.write_acks)
 
-    @guarded
     def write_acks(self) -> None:
         """Write the acks that nothing took along, if there are any."""
         if self.outlet.held:

@@ -58,7 +58,6 @@ class Context:
     published: int = 0
     refused: int = 0
     stopping: bool = False
-    _acking: "list[Connection]" = field(default_factory=list)
 
     def statistics(self) -> Statistics:
         """Return what is held now and was done so far."""
@@ -72,19 +71,6 @@ class Context:
             unread=sum(connection.unread for connection in self.connections),
             unacknowledged=self.intake.publishing,
         )
-
-    def write_acks_soon(self, connection: "Connection") -> None:
-        """Have its acks written behind the messages that were read together with them."""
-        if not self._acking:
-            self.relay.behind(self._write_acks)
-        self._acking.append(connection)
-
-    def _write_acks(self) -> None:
-        acking, self._acking = self._acking, []
-        for connection in acking:
-            # Most have gone with a message, so nothing is called for them.
-            if connection.outlet.held:
-                connection.write_acks()
 
     @property
     def _files_left(self) -> int:
