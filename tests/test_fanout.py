@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from streamcast.fanout import SLICE, TURN, FanOut
+from streamcast.fanout import LONG_TURN, SLICE, TURN, FanOut
 
 
 class FakeRoom:
@@ -91,6 +91,22 @@ async def test_a_turn_ends_when_its_time_is_over(out: Out) -> None:
     assert not room.has_news
 
 
+async def test_rooms_that_are_done_with_a_slice_have_a_longer_turn(out: Out) -> None:
+    """The more are handed out in a pass of the event loop, the less each costs."""
+    out.each = LONG_TURN / 4
+    for name in "abcde":
+        out.add(name, 1)
+    assert await passes(out) == [["a1", "b1", "c1", "d1"], ["e1"]]
+
+
+async def test_one_that_is_not_done_with_it_ends_a_long_turn(out: Out) -> None:
+    """Others that are as large would come behind it, a slice of each."""
+    out.each = TURN / 2
+    for name, members in (("a", 1), ("b", 1), ("c", 1), ("d", SLICE + 1), ("e", 1)):
+        out.add(name, members)
+    assert await passes(out) == [["a1", "b1", "c1", f"d{SLICE}"], ["e1", "d1"]]
+
+
 async def test_a_slice_that_takes_longer_is_still_handed_out(out: Out) -> None:
     out.each = 10 * TURN
     out.add("a", SLICE + 1)
@@ -105,7 +121,7 @@ async def test_calls_go_behind_what_is_added_with_them(out: Out) -> None:
 
 
 async def test_calls_wait_for_rooms_that_take_more_than_a_turn(out: Out) -> None:
-    out.each = TURN / SLICE
+    out.each = LONG_TURN / SLICE
     out.add("a", SLICE)
     out.add("b", SLICE)
     out.fan_out.behind(lambda: out.log.append("call"))
