@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from streamcast.errors import BadRoom, StartError, StoreError, Unavailable, Unkn
 from streamcast.message import MessageId
 from streamcast.streams import Publication, RedisStreams, probe
 from streamcast.streams.interface import OVERHEAD
+from streamcast.streams.tracking import Tracking
 from streamcast.streams.writer import IN_FLIGHT
 from tests.followers import MAX_MESSAGE, Publisher, Start, connecting, follow
 from tests.load import until
@@ -188,6 +190,29 @@ async def test_a_key_stores_once(store: Store, start: Start) -> None:
     publishers[0].publish("room", "b", key="another")
     await publishers[0].ended(2)
     assert store.client.xlen("streamcast:room") == 2
+
+
+async def test_the_mark_of_a_key_is_no_news(
+    store: Store, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store tells of the room alone, and goes on telling of it."""
+    told: list[bytes] = []
+    take_in = Tracking.pushed
+
+    def pushed(tracking: Tracking, push: list[Any]) -> None:
+        told.extend(push[1])
+        take_in(tracking, push)
+
+    monkeypatch.setattr(Tracking, "pushed", pushed)
+    streams = await start(store)
+    recorder, publisher = await follow(streams, "room"), Publisher(streams)
+    for number in range(20):
+        publisher.publish("room", str(number), key=f"{number}")
+        publisher.publish("room", "again", key=f"{number}")
+        await publisher.ended(2 * number + 2)
+    store.client.xadd("streamcast:room", {"message": "from elsewhere"})
+    await until(lambda: recorder.texts == [*map(str, range(20)), "from elsewhere"])
+    assert set(told) <= {b"streamcast:room"}
 
 
 async def test_a_key_that_is_no_stream(store: Store, start: Start) -> None:

@@ -191,6 +191,8 @@ class Group:
 class Block:
     """Watches keys in groups. `wait`: seconds that a wait takes at most."""
 
+    unwatched = b""
+
     def __init__(self, reader: Reader, wait: float, send: Send, make: MakeLink) -> None:
         self._reader = reader
         self._seconds = min(LONGEST_WAIT, wait)

@@ -245,6 +245,7 @@ class Node:
         # Where replicas are waited for, what is added waits, and would be read too early.
         if not self._settings.replicas_ack:
             self.writer.adds = notifier.adds
+            self.writer.unwatched = notifier.unwatched
 
     def _part(self) -> None:
         """Have two lanes from now on."""

@@ -9,7 +9,13 @@ from streamcast.streams.link import Link
 
 
 class Notifier(Protocol):
-    """Marks the keys that it watches when they may have changed."""
+    """Marks the keys that it watches when they may have changed.
+
+    `unwatched`: the command, packed, in front of one that reads on the lane of reads what nobody is
+    to be told of; or nothing.
+    """
+
+    unwatched: bytes
 
     async def set_up(self, lane: Lane) -> None:
         """Prepare a new lane that reads. Raises hiredis.ReplyError, StoreError."""

@@ -1,14 +1,15 @@
 """The notifier `tracking`: the store itself says which keys changed (CLIENT TRACKING).
 
 Redis remembers each key that the lane reads and pushes one `invalidate` when it changes; the next
-read registers the key again. A push with nil stands for every key (FLUSHALL).
+read registers the key again. A push with nil stands for every key (FLUSHALL). What the next command
+reads is not remembered after CLIENT CACHING NO, for which a lane has to say OPTOUT first.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from streamcast.streams.interface import Follower
-from streamcast.streams.lane import Lane
+from streamcast.streams.lane import Lane, pack
 from streamcast.streams.link import Link
 from streamcast.streams.reader import Reader
 
@@ -17,6 +18,7 @@ class Tracking:
     """Marks what the store says has changed."""
 
     links: Sequence[Link] = ()
+    unwatched = pack(("CLIENT", "CACHING", "NO"))
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -25,7 +27,7 @@ class Tracking:
 
     async def set_up(self, lane: Lane) -> None:
         """Ask a new lane for pushes. Raises hiredis.ReplyError, StoreError."""
-        await lane.ask("CLIENT", "TRACKING", "ON")
+        await lane.ask("CLIENT", "TRACKING", "ON", "OPTOUT")
 
     def pushed(self, push: list[Any]) -> None:
         """Take in what the store pushed."""

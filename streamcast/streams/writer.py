@@ -50,7 +50,8 @@ class Writer:
     """Publishes over one lane.
 
     `followed`: the keys of rooms that this server has open; `adds`, if it is set, is called when
-    one of them is added to. `demoted` is called when the store says that it is a replica.
+    one of them is added to. `unwatched`: what goes in front of a command that reads what is no
+    news, see `Notifier`. `demoted` is called when the store says that it is a replica.
     `asking`: keys whose slot is still on its way to this node (ASK).
     """
 
@@ -73,6 +74,7 @@ class Writer:
             self._replication = Replication(wanted, timeout, self.send, self._ended)
         self._followed = followed
         self.adds: Callable[[bytes], None] | None = None
+        self.unwatched = b""
         self._lane: Lane | None = None
         self._waiting: dict[object, Waiting] = {}
         # Whose turn is when: first those that were quiet until now, then all others. One whose last
@@ -146,8 +148,13 @@ class Writer:
         followed = key in self._followed
         more = b"" if followed else self.keeper.expire_new(key)
         if self.asking and key in self.asking:
+            # It holds for the very next command, so nothing else can stand between.
             more = ASKING + more if more else b""
             lane.calls(ASKING + command + more, (None, callback, *(None,) * (2 * bool(more))))
+        elif once is not None and self.unwatched:
+            # The mark of its key is read with it.
+            command = self.unwatched + command + more
+            lane.calls(command, (None, callback, *(None,) * bool(more)))
         elif more:
             lane.calls(command + more, (callback, None))
         else:
