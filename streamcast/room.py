@@ -37,10 +37,14 @@ MAX_COUNT = 500
 
 
 class Round(Struct, eq=False, gc=False):
-    """A span of items on its way to the live members; `start`: where the tip was before."""
+    """A span of items on its way to the live members; `start`: where the tip was before.
+
+    `rows`: those that it has still to reach, or not all of them.
+    """
 
     items: Sequence[Item]
     start: Mark
+    rows: list[Row]
 
 
 class Room:
@@ -165,11 +169,10 @@ class Room:
         if index == window.end:
             return False
         items, index = window.page(index, window.end, PAGE_BYTES)
-        self._round = Round(items, tip.copy())
+        start = tip.copy()
         tip.index, tip.history = index, self.history
         tip.id, tip.fingerprint = self._before(index)
-        for row in self._rows:
-            row.begin()
+        self._round = Round(items, start, [row for row in self._rows if row.begin()])
         return True
 
     def hand_out(self, limit: int) -> None:
@@ -178,17 +181,17 @@ class Room:
             return
         now = self._round
         assert now is not None
-        for row in self._rows:
-            if not row.is_done:
-                if row.batch is None:
-                    row.batch = encoded(self.name, row.dialect, now.items)
-                before = row.next
-                written = row.hand_out(row.batch, limit)
-                self.delivered += written * len(now.items)
-                limit -= row.next - before
-                if limit <= 0:
-                    break
-        if all(row.is_done for row in self._rows):
+        while now.rows and limit > 0:
+            row = now.rows[0]
+            if row.batch is None:
+                row.batch = encoded(self.name, row.dialect, now.items)
+            before = row.next
+            written = row.hand_out(row.batch, limit)
+            self.delivered += written * len(now.items)
+            limit -= row.next - before
+            if row.is_done:
+                del now.rows[0]
+        if not now.rows:
             self._round = None
 
     def _before(self, index: int) -> tuple[MessageId, int | None]:

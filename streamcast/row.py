@@ -55,11 +55,12 @@ class Row:
         self.outlets[cursor.seat] = NOBODY
         self._empty += 1
 
-    def begin(self) -> None:
-        """Begin a round along those who sit here now."""
-        if self._is_mostly_empty:
+    def begin(self) -> bool:
+        """Begin a round along those who sit here now; return whether anyone does."""
+        if self._empty and self._is_mostly_empty:
             self._close_up()
         self.next, self.stop = 0, len(self.outlets)
+        return self.stop > 0
 
     @property
     def is_done(self) -> bool:
