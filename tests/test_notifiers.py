@@ -66,6 +66,22 @@ async def test_what_is_added_here_is_read_right_behind(store: Store) -> None:
             assert len(recorder.texts) == number + 1
 
 
+async def test_messages_have_keys_where_their_marks_are_watched_all_the_same(store: Store) -> None:
+    """As for a user who may not say that they are not to be."""
+    streams = RedisStreams(StreamSettings(redis=url_without(store, "client|caching")), 1000)
+    await streams.start()
+    try:
+        recorder, publisher = await follow(streams, "room"), Publisher(streams)
+        for key in ("a", "a", "b"):
+            publisher.publish("room", key, key=key)
+        first, again, other = await publisher.ended(3)
+        assert first == again != other
+        await until(lambda: recorder.texts == ["a", "b"])
+        assert store.lanes() == lanes("tracking", 1)
+    finally:
+        await streams.close()
+
+
 async def test_auto_does_not_believe_in_pushes_before_one_came(store: Store) -> None:
     """As behind a proxy that says OK and drops them."""
     async with without_pushes(store) as url:
