@@ -67,15 +67,18 @@ async def test_what_is_added_here_is_read_right_behind(store: Store) -> None:
 
 
 async def test_messages_have_keys_where_their_marks_are_watched_all_the_same(store: Store) -> None:
-    """As for a user who may not say that they are not to be."""
+    """As for a user who may not say that they are not to be; the store refuses that once."""
     streams = RedisStreams(StreamSettings(redis=url_without(store, "client|caching")), 1000)
     await streams.start()
     try:
         recorder, publisher = await follow(streams, "room"), Publisher(streams)
-        for key in ("a", "a", "b"):
+        store.client.acl_log_reset()
+        for number, key in enumerate("aab"):
             publisher.publish("room", key, key=key)
-        first, again, other = await publisher.ended(3)
+            await publisher.ended(number + 1)
+        first, again, other = publisher.outcomes
         assert first == again != other
+        assert [entry["count"] for entry in store.client.acl_log()] == [1]
         await until(lambda: recorder.texts == ["a", "b"])
         assert store.lanes() == lanes("tracking", 1)
     finally:

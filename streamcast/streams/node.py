@@ -242,7 +242,8 @@ class Node:
     def _learn_from(self, notifier: Notifier) -> None:
         """Have it tell which keys changed."""
         self._notifier = notifier
-        # Where replicas are waited for, what is added waits, and would be read too early.
+        # Where replicas are waited for, what is added waits, and would be read too early; and the
+        # lane that writes is another one, of which nothing is watched.
         if not self._settings.replicas_ack:
             self.writer.adds = notifier.adds
             self.writer.unwatched = notifier.unwatched

@@ -17,7 +17,7 @@ from streamcast import log
 from streamcast.config import StreamSettings
 from streamcast.errors import BadRoom, CodedError, Unavailable, Unknown
 from streamcast.message import MessageId
-from streamcast.streams.commands import adding, adding_once, is_wrong_type
+from streamcast.streams.commands import adding, adding_once, is_away, is_wrong_type
 from streamcast.streams.interface import Outcome, Publication
 from streamcast.streams.keeper import Keeper
 from streamcast.streams.lane import Lane, LaneLost
@@ -154,13 +154,18 @@ class Writer:
         elif once is not None and self.unwatched:
             # The mark of its key is read with it.
             command = self.unwatched + command + more
-            lane.calls(command, (None, callback, *(None,) * bool(more)))
+            lane.calls(command, (self._unwatched_answered, callback, *(None,) * bool(more)))
         elif more:
             lane.calls(command + more, (callback, None))
         else:
             lane.call(command, callback)
         if followed and self.adds is not None:
             self.adds(key)
+
+    def _unwatched_answered(self, reply: Any) -> None:
+        """Do without where the store refuses, as it does to a user who may not say that."""
+        if isinstance(reply, hiredis.ReplyError) and not is_away(reply):
+            self.unwatched = b""
 
     def _answered(self, key: bytes, publication: Publication, reply: Any) -> None:
         if not isinstance(reply, bytes):
