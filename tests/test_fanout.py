@@ -101,10 +101,14 @@ async def test_rooms_that_are_done_with_a_slice_have_a_longer_turn(out: Out) -> 
 
 async def test_one_that_is_not_done_with_it_ends_a_long_turn(out: Out) -> None:
     """Others that are as large would come behind it, a slice of each."""
-    out.each = TURN / 2
-    for name, members in (("a", 1), ("b", 1), ("c", 1), ("d", SLICE + 1), ("e", 1)):
-        out.add(name, members)
-    assert await passes(out) == [["a1", "b1", "c1", f"d{SLICE}"], ["e1", "d1"]]
+    out.each = TURN / 8
+    for name in "abcdefgh":
+        out.add(name, 1)
+    out.add("large", SLICE + 1)
+    out.add("z", 1)
+    assert SLICE * out.each + TURN < LONG_TURN, "it is not the long turn that is over"
+    small = [f"{name}1" for name in "abcdefgh"]
+    assert await passes(out) == [[*small, f"large{SLICE}"], ["z1", "large1"]]
 
 
 async def test_a_slice_that_takes_longer_is_still_handed_out(out: Out) -> None:
