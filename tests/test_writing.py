@@ -23,6 +23,7 @@ from tests.in_process import InProcess
 from tests.outlets import write_by
 from tests.raw import Raw, close, frame, text
 from tests.stores import Store, eventually
+from tests.test_fanout import Owner
 
 pytestmark = pytest.mark.one_cell
 
@@ -180,22 +181,16 @@ def test_an_ack_is_written_though_no_message_comes_with_it(
     assert len(socket.sent) == 2
 
 
-class Room:
-    """One that has news, and does something where it hands them out."""
+class Does:
+    """A room that does something where it hands out."""
+
+    has_news = False
 
     def __init__(self, do: Callable[[], None]) -> None:
-        self.queued = self.has_news = False
-        self.room = self
         self._do = do
 
     def hand_out(self, _limit: int) -> None:
         self._do()
-
-    def handed_out(self) -> None:
-        pass
-
-    def broken(self) -> None:
-        raise AssertionError
 
 
 def test_an_ack_waits_for_what_came_with_it_and_no_longer(
@@ -209,12 +204,12 @@ def test_an_ack_waits_for_what_came_with_it_and_no_longer(
         (second,) = in_process.context.connections.keys() - {connection}
 
         def begin() -> None:
-            fan_out.add(Room(meanwhile))  # type: ignore[arg-type]
+            fan_out.add(Owner(Does(meanwhile)))
             connection._ack(ack)
 
         def meanwhile() -> None:
             time.sleep(LONG_TURN)  # the turn is over then
-            fan_out.add(Room(look))  # type: ignore[arg-type]
+            fan_out.add(Owner(Does(look)))
             second._ack(ack)
 
         def look() -> None:
