@@ -11,7 +11,7 @@ from streamcast.config import RelaySettings
 from streamcast.cursor import Cursor
 from streamcast.errors import CodedError
 from streamcast.message import ZERO
-from streamcast.proof import Kind, Read, Reply
+from streamcast.proof import RESOLVE, Read, Reply
 from streamcast.room import Room
 from streamcast.streams import Streams
 from streamcast.wire import Close, Start
@@ -89,7 +89,7 @@ class OpenRoom:
     def next_read(self, *, announced: bool) -> Read | None:
         """Return what to read now; nothing while too much waits to be handed out."""
         if not self.is_open:
-            return Read(Kind.RESOLVE, ZERO, 1)
+            return Read(RESOLVE, ZERO, 1)
         if not self.room.has_room:
             self._held = True
             return None

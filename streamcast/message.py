@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple, Self
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from streamcast.errors import BadId, BadRoom
 
@@ -27,10 +28,18 @@ _ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?", re.ASCII)
 
 
 class MessageId(Struct, frozen=True, order=True, gc=False):
-    """The ID of a stream's entry: Unix time in ms and a sequence number; ordered like entries."""
+    """The ID of a stream's entry: Unix time in ms and a sequence number; ordered like entries.
+
+    `text`: as the store writes it. It is kept: a message has it written four times on its way.
+    """
 
     ms: int
     seq: int
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.text:
+            force_setattr(self, "text", f"{self.ms}-{self.seq}")
 
     @classmethod
     def parse(cls, text: str | bytes) -> Self:
@@ -47,13 +56,9 @@ class MessageId(Struct, frozen=True, order=True, gc=False):
     @lru_cache(1024)  # as many as are under way to the store at once
     def trusted(raw: bytes) -> "MessageId":
         """Read an ID as the store writes it; twice, where it was published here."""
-        ms, _, seq = raw.partition(b"-")
-        return MessageId(int(ms), int(seq))
-
-    @property
-    def written(self) -> bytes:
-        """The ID as the store writes it."""
-        return b"%d-%d" % (self.ms, self.seq)
+        text = raw.decode()
+        ms, _, seq = text.partition("-")
+        return MessageId(int(ms), int(seq), text)
 
     @property
     def before(self) -> Self:
@@ -63,7 +68,7 @@ class MessageId(Struct, frozen=True, order=True, gc=False):
         return type(self)(self.ms - 1, MAX_ID_PART)
 
     def __str__(self) -> str:
-        return f"{self.ms}-{self.seq}"
+        return self.text
 
 
 ZERO = MessageId(0, 0)

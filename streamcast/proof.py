@@ -31,6 +31,10 @@ class Kind(Enum):
     EXAMINE = "MULTI, XINFO STREAM, XRANGE, EXEC"
 
 
+# As names of their own: an enum looks for its member each time (before Python 3.12).
+RESOLVE, RANGE, EXAMINE = Kind
+
+
 class Read(Struct, gc=False):
     """What to ask the store: up to `limit` entries from `start` on, `start` included.
 
@@ -115,7 +119,7 @@ Known = Callable[[], Mapping[MessageId, int]]
 def next_read(at: Position, count: int, *, announced: bool) -> Read:
     """Return the read that goes on from `at` with at most `count` new entries."""
     provable = at.fingerprint is not None and at.added is not None
-    kind = Kind.RANGE if provable else Kind.EXAMINE
+    kind = RANGE if provable else EXAMINE
     return Read(kind, at.id, count + 1, announced, fingerprint=at.fingerprint)
 
 
@@ -129,7 +133,7 @@ def progress(at: Position, read: Read, reply: Reply, known: Known) -> Progress:
     if reply.continues:
         return _advance(at, reply.entries, reply)
     if reply.info is None:
-        return Progress((), at, again=replace(read, kind=Kind.EXAMINE))
+        return Progress((), at, again=replace(read, kind=EXAMINE))
     return _examine(at, read, reply, reply.info, known)
 
 
@@ -201,7 +205,7 @@ def _is_another_history(at: Position, info: StreamInfo) -> bool:
 def _way_back(read: Read, known: Mapping[MessageId, int]) -> Read:
     """Return the read that looks for the newest message of before the reset that is still kept."""
     start = min(known, default=ZERO)
-    return Read(Kind.EXAMINE, start, len(known) + read.limit, known=known)
+    return Read(EXAMINE, start, len(known) + read.limit, known=known)
 
 
 def _back_after_reset(at: Position, read: Read, reply: Reply) -> Progress:
@@ -213,7 +217,7 @@ def _back_after_reset(at: Position, read: Read, reply: Reply) -> Progress:
             break
     else:
         if ZERO < info.first < read.start:
-            return Progress((), at, again=Read(Kind.EXAMINE, ZERO, read.limit, known={}))
+            return Progress((), at, again=Read(EXAMINE, ZERO, read.limit, known={}))
         resume = ZERO
     gap = _gap(at.id, resume, entries, info)
     whole = resume != ZERO or info.added == info.length

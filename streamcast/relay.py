@@ -18,7 +18,7 @@ from streamcast.fanout import FanOut
 from streamcast.follower import OpenRoom
 from streamcast.joining import Need, Placed, locate
 from streamcast.message import ZERO
-from streamcast.proof import Kind, Read, page
+from streamcast.proof import EXAMINE, Read, page
 from streamcast.streams import Publication, Streams
 from streamcast.window import BEFORE
 from streamcast.wire import Close, Start
@@ -186,7 +186,7 @@ class Relay:
         if start.after is None:
             return Placed(await self._before_last(open_room, start.last or 0))
         mark = Mark(BEFORE, start.after, None, room.history)
-        reply = await self.streams.examine(room.name, Read(Kind.EXAMINE, mark.id, 2))
+        reply = await self.streams.examine(room.name, Read(EXAMINE, mark.id, 2))
         gap, _ = page(mark.id, None, reply)
         # The first page that is read from there tells the gap.
         return Placed(mark, resumed=gap is None)

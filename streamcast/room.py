@@ -15,7 +15,7 @@ from msgspec import Struct
 from streamcast.cursor import Cursor, Mark, encoded
 from streamcast.message import ZERO, Gap, Item, Message, MessageId
 from streamcast.proof import (
-    Kind,
+    EXAMINE,
     Position,
     Progress,
     Read,
@@ -264,7 +264,7 @@ class Room:
         while cursor.sink.writable and cursor.mark is not None and not self.is_live(cursor):
             index = self._index(cursor.mark)
             if index is None:
-                return Read(Kind.EXAMINE, cursor.mark.id, self.count + 1)
+                return Read(EXAMINE, cursor.mark.id, self.count + 1)
             items, index = self.window.page(index, self.tip.index, PAGE_BYTES)
             self._put(cursor, self.mark_at(index))
             self._hand(cursor, items)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import hiredis
 
 from streamcast.message import ZERO, Message, MessageId, as_message, fingerprint_of
-from streamcast.proof import Kind, Read, Reply, StreamInfo
+from streamcast.proof import EXAMINE, RANGE, RESOLVE, Read, Reply, StreamInfo
 from streamcast.streams.lane import Callback, Lane, pack
 from streamcast.streams.redirect import ASKING
 
@@ -80,9 +80,9 @@ class Command(NamedTuple):
 
 def forwards(key: bytes, read: Read, *, asking: bool) -> Command:
     """Return the command of a read. `asking`: the key's slot is still on its way to the node."""
-    if read.kind is Kind.RANGE:
+    if read.kind is RANGE:
         command = Command(plainly(key, read), 0)
-    elif read.kind is Kind.RESOLVE:
+    elif read.kind is RESOLVE:
         command = Command(_info_of(key), 0)
     else:
         command = Command(_MULTI + _info_of(key) + plainly(key, read) + _EXEC, 3)
@@ -97,7 +97,7 @@ def backwards(key: bytes, end: MessageId, count: int, *, asking: bool) -> Comman
 
 def plainly(key: bytes, read: Read) -> bytes:
     """Return a plain read, packed: what nearly every read is."""
-    start, limit = read.start.written, b"%d" % read.limit
+    start, limit = read.start.text.encode(), b"%d" % read.limit
     return _RANGE % (len(key), key, len(start), start, len(limit), limit)
 
 
@@ -131,13 +131,13 @@ def _asked(command: Command) -> Command:
 def understood(read: Read, raw: Any, max_message: int) -> Reply:
     """Return what the store answered. Raises hiredis.ReplyError where it refused."""
     info: StreamInfo | None
-    if read.kind is Kind.RESOLVE:
+    if read.kind is RESOLVE:
         info, exists = _info(raw)
         return Reply((), complete=True, info=info, exists=exists)
     if isinstance(raw, hiredis.ReplyError):
         raise raw
     info, exists = None, True
-    if read.kind is Kind.EXAMINE:
+    if read.kind is EXAMINE:
         (info, exists), raw = _info(raw[0]), raw[1]
         if isinstance(raw, hiredis.ReplyError):
             raise raw
@@ -152,7 +152,7 @@ def understood(read: Read, raw: Any, max_message: int) -> Reply:
 def _is_known(read: Read, id: bytes, fields: Sequence[bytes]) -> bool:
     """Whether an entry is the one that a read started at, and what it was before."""
     known = read.fingerprint
-    return known is not None and id == read.start.written and fingerprint_of(fields) == known
+    return known is not None and id == read.start.text.encode() and fingerprint_of(fields) == known
 
 
 def messages(raw: Sequence[tuple[bytes, list[bytes]]], max_message: int) -> list[Message]:

@@ -7,7 +7,7 @@ from itertools import count
 
 from streamcast.errors import CodedError
 from streamcast.message import ZERO
-from streamcast.proof import Kind, Read, Reply
+from streamcast.proof import RESOLVE, Read, Reply
 from streamcast.streams.lane import Lane, pack
 
 TIMEOUT = 3.0
@@ -33,7 +33,7 @@ class Probe:
         """Read it as one does who opens a room, so that the next change is told as well."""
         if announced:
             self.heard.set()
-        return Read(Kind.RESOLVE, ZERO, 1)
+        return Read(RESOLVE, ZERO, 1)
 
     def received(self, read: Read, reply: Reply) -> bool:
         """Take in that it is being followed."""

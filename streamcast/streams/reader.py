@@ -11,7 +11,6 @@ which has seen it.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import hiredis
@@ -19,7 +18,7 @@ import hiredis
 from streamcast import log
 from streamcast.errors import BadRoom, CodedError, Unavailable
 from streamcast.message import Message, MessageId
-from streamcast.proof import Kind, Read, Reply
+from streamcast.proof import EXAMINE, RANGE, RESOLVE, Read, Reply
 from streamcast.streams.commands import (
     NO_STREAM,
     Command,
@@ -54,16 +53,30 @@ class Followed:
     """A key that is followed here. What was asked for before it came is not answered to it.
 
     `asking`: the key's slot is still on its way here (ASK). `reading`: the read that is under way.
-    `again`: there is to be another one behind it, False, or True for one that was announced.
+    `again`: there is to be another one behind it, False, or True for one that was announced. It is
+    itself what the lane calls with the answer, which it hands to `answered`.
     """
 
-    __slots__ = ("again", "asking", "follower", "reading")
+    __slots__ = ("_answered", "again", "asking", "follower", "key", "reading")
 
-    def __init__(self, follower: Follower, *, asking: bool) -> None:
+    def __init__(
+        self,
+        key: bytes,
+        follower: Follower,
+        answered: Callable[["Followed", Any], None],
+        *,
+        asking: bool,
+    ) -> None:
+        self.key = key
         self.follower = follower
         self.asking = asking
         self.reading: Read | None = None
         self.again: bool | None = None
+        self._answered = answered
+
+    def __call__(self, raw: Any) -> None:
+        """Take in an answer."""
+        self._answered(self, raw)
 
 
 class Reader:
@@ -101,7 +114,8 @@ class Reader:
         self, key: bytes, follower: Follower, *, asking: bool = False, opening: bool = True
     ) -> None:
         """Begin to follow a key. Not `opening`: it was followed on another node before."""
-        followed = self._followed[key] = Followed(follower, asking=asking)
+        followed = Followed(key, follower, self._answered, asking=asking)
+        self._followed[key] = followed
         if opening:
             self._opening[key] = followed
         self.mark(key)
@@ -196,22 +210,21 @@ class Reader:
             try:
                 read = followed.follower.next_read(announced=announced)
                 if read is not None:
-                    self._read(self._lane, key, followed, read)
+                    self._read(self._lane, followed, read)
             except Exception as fault:  # noqa: BLE001 - the boundary between one room and all others
                 log.error("fault", where="reading", fault=repr(fault), exc_info=True)
 
-    def _read(self, lane: Lane, key: bytes, followed: Followed, read: Read) -> None:
-        answered = partial(self._answered, key, followed)
+    def _read(self, lane: Lane, followed: Followed, read: Read) -> None:
         self.reads += 1
-        if read.kind is Kind.RANGE and not followed.asking:
-            plain = plainly(key, read)
+        if read.kind is RANGE and not followed.asking:
+            plain = plainly(followed.key, read)
             followed.reading = read
-            lane.call(plain, answered)
+            lane.call(plain, followed)
         else:
-            self.examinations += read.kind is Kind.EXAMINE
-            command = forwards(key, read, asking=followed.asking)
+            self.examinations += read.kind is EXAMINE
+            command = forwards(followed.key, read, asking=followed.asking)
             followed.reading = read
-            command.send(lane, answered)
+            command.send(lane, followed)
 
     def _refuse_to_open(self) -> None:
         """Tell those who wait for a room to open that it can't be; open ones wait for a lane."""
@@ -222,35 +235,23 @@ class Reader:
             if self._followed.get(key) is followed:
                 self._fail(key, followed, Unavailable("The store can't be reached."))
 
-    def _answered(self, key: bytes, followed: Followed, raw: Any) -> None:
-        read, followed.reading = followed.reading, None
+    def _answered(self, followed: Followed, raw: Any) -> None:
+        key, read, again = followed.key, followed.reading, followed.again
+        followed.reading = followed.again = None
         assert read is not None
         if self._followed.get(key) is not followed:
             return
-        try:
-            if isinstance(raw, LaneLost):
-                # It is read again over the next lane; what the store told of it still holds.
-                self.mark(key, announced=read.announced)
-            else:
-                self._hand(key, followed, read, raw)
-        finally:
-            again, followed.again = followed.again, None
-            if again is not None:
-                self.mark(key, announced=again)
-
-    def _hand(self, key: bytes, followed: Followed, read: Read, raw: Any) -> None:
+        if again is not None:
+            self.mark(key, announced=again)
+        if isinstance(raw, LaneLost):
+            # It is read again over the next lane; what the store told of it still holds.
+            self.mark(key, announced=read.announced)
+            return
         try:
             reply = understood(read, raw, self._max_message)
         except hiredis.ReplyError as error:
-            if self._redirected(key, error, read.announced):
+            if not self._is_end(followed, read, error):
                 return
-            if read.kind is Kind.RESOLVE:
-                self._fail(key, followed, _refusal(error))
-                return
-            if not is_wrong_type(error):
-                self._try_again(key, read, error)
-                return
-            # The key holds something else by now: for a room that is the end of a history.
             reply = NO_STREAM
         if self._opening:
             self._opening.pop(key, None)
@@ -259,9 +260,26 @@ class Reader:
             self._mark_refused()
         if not self._refused:
             self._pause = 0.0
-        self.empty_reads += not reply.entries
+        if not reply.entries:
+            self.empty_reads += 1
         if followed.follower.received(read, reply):
             self.mark(key)
+
+    def _is_end(self, followed: Followed, read: Read, error: hiredis.ReplyError) -> bool:
+        """Take in a refusal to read a key. Returns whether the stream has ended.
+
+        The key holds something else then: for a room that is the end of a history.
+        """
+        key = followed.key
+        if self._redirected(key, error, read.announced):
+            return False
+        if read.kind is RESOLVE:
+            self._fail(key, followed, _refusal(error))
+            return False
+        if is_wrong_type(error):
+            return True
+        self._try_again(key, read, error)
+        return False
 
     def _try_again(self, key: bytes, read: Read, error: hiredis.ReplyError) -> None:
         """Read a key again soon: the store registered nothing. Other keys don't wait for it."""

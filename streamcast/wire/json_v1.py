@@ -75,7 +75,7 @@ class JsonV1:
     def acked(self, room: str, ref: Ref, id: MessageId) -> bytes:
         """`ack`."""
         try:
-            return frames.text(_encode(_Ack(room, str(id), ref)))
+            return frames.text(_encode(_Ack(room, id.text, ref)))
         except UnicodeEncodeError:
             # Half of a surrogate pair, which only escaped is JSON.
             return _reply(type="ack", room=room, id=str(id), ref=ref)
@@ -127,9 +127,9 @@ _encode = Encoder().encode
 def _message(room: str, message: Message, data: bytes) -> _Message:
     fields = None if message.fields is None else _fields(message.fields)
     if message.text:
-        return _Message(room, str(message.id), data.decode(), None, message.meta, fields)
+        return _Message(room, message.id.text, data.decode(), None, message.meta, fields)
     encoded = base64.b64encode(data).decode()
-    return _Message(room, str(message.id), encoded, "base64", message.meta, fields)
+    return _Message(room, message.id.text, encoded, "base64", message.meta, fields)
 
 
 def _fields(fields: Sequence[bytes]) -> dict[str, Any]:
