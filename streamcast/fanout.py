@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from streamcast import log
-from streamcast.room import Room
 
 SLICE = 64
 """How many members of a room are written to before another room's turn."""
@@ -28,12 +27,8 @@ class HandsOut(Protocol):
 
     queued: bool
 
-    @property
-    def room(self) -> Room:
-        """The room."""
-
-    def handed_out(self) -> None:
-        """Take in that a slice has been handed out."""
+    def hand_out(self, limit: int) -> bool:
+        """Write to at most `limit` more members. Returns whether there is more to hand out."""
 
     def broken(self) -> None:
         """Take in that handing out failed for a reason that nobody thought of."""
@@ -84,29 +79,29 @@ class FanOut:
             first = self._queue.popleft()
             if isinstance(first, list):
                 _make(first)
-            else:
-                first.queued = False
-                self._hand_out(first)
-                if first.queued:
-                    end = began + TURN
+            elif self._hand_out(first):
+                end = began + TURN
             if self._clock() >= end:
                 break
         if (self._queue or self._behind) and not self._scheduled:
             self._schedule()
 
-    def _hand_out(self, owner: HandsOut) -> None:
-        """Hand out a slice. A fault in one room must not end the turns of all others."""
+    def _hand_out(self, owner: HandsOut) -> bool:
+        """Hand out a slice; return whether that was not all.
+
+        A fault in one room must not end the turns of all others.
+        """
+        owner.queued = False
         try:
-            room = owner.room
-            room.hand_out(SLICE)
-            owner.handed_out()
+            more = owner.hand_out(SLICE)
         except Exception as fault:  # noqa: BLE001 - the boundary between one room and all others
             log.error("fault", where="fan-out", fault=repr(fault), exc_info=True)
             owner.broken()
-            return
-        if room.has_news and not owner.queued:
+            return False
+        if more and not owner.queued:
             owner.queued = True
             self._queue.append(owner)
+        return owner.queued
 
 
 def _make(calls: Calls) -> None:

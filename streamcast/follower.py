@@ -90,13 +90,13 @@ class OpenRoom:
         """Return what to read now; nothing while too much waits to be handed out."""
         if not self.is_open:
             return Read(RESOLVE, ZERO, 1)
-        if not self.room.has_room:
+        read = self.room.next_read(announced=announced)
+        if read is None:
             self._held = True
-            return None
-        if self._asked:
+        elif self._asked:
             self._sent += self._asked
             self._asked = []
-        return self.room.next_read(announced=announced)
+        return read
 
     def received(self, read: Read, reply: Reply) -> bool:
         """Take in an answer: open the room, or extend it."""
@@ -125,15 +125,21 @@ class OpenRoom:
 
     # As one who hands out
 
-    def handed_out(self) -> None:
-        """Go on reading, if that was held up; tell those whose read has been handed out."""
+    def hand_out(self, limit: int) -> bool:
+        """Write to at most `limit` more members. Returns whether there is more to hand out.
+
+        Then reading goes on, if that was held up, and who waits for what was handed out is told.
+        """
         room = self.room
+        more = room.hand_out(limit)
         if self._held and room.has_room:
             self._held = False
             self._relay.streams.changed(self.name)
-        if not self._waiting_out:
-            return
-        tip = room.tip.index
+        if self._waiting_out:
+            self._tell_waiting(room.tip.index)
+        return more
+
+    def _tell_waiting(self, tip: int) -> None:
         for end, waiter in self._waiting_out:
             if end <= tip:
                 _wake(waiter)

@@ -128,10 +128,10 @@ def progress(at: Position, read: Read, reply: Reply, known: Known) -> Progress:
 
     `known` returns the fingerprints of the messages read so far that are still remembered.
     """
+    if reply.continues:
+        return Progress(reply.entries, advance(at, reply), more=not reply.complete)
     if read.known is not None:
         return _back_after_reset(at, read, reply)
-    if reply.continues:
-        return _advance(at, reply.entries, reply)
     if reply.info is None:
         return Progress((), at, again=replace(read, kind=EXAMINE))
     return _examine(at, read, reply, reply.info, known)
@@ -158,13 +158,17 @@ def page(
     return _gap(at, at, entries, info), entries
 
 
-def _advance(at: Position, entries: Sequence[Message], reply: Reply) -> Progress:
-    """Go on over entries that provably follow `at`."""
+def advance(at: Position, reply: Reply) -> Position:
+    """Go on over entries that provably follow `at`: all of a reply that `continues`."""
+    entries = reply.entries
     if reply.info is not None and reply.complete:
         added: int | None = reply.info.added
     else:
         added = None if at.added is None else at.added + len(entries)
-    return Progress(entries, _behind(entries, at, added), more=not reply.complete)
+    if not entries:
+        return replace(at, added=added)
+    last = entries[-1]
+    return Position(last.id, added, last.fingerprint)
 
 
 def _examine(at: Position, read: Read, reply: Reply, info: StreamInfo, known: Known) -> Progress:
@@ -183,7 +187,7 @@ def _examine(at: Position, read: Read, reply: Reply, info: StreamInfo, known: Kn
     else:
         stored = len(entries) if reply.complete else None
     if expected is not None and stored == expected:
-        return _advance(at, entries, reply)
+        return Progress(entries, advance(at, reply), more=not reply.complete)
     if stored is None and expected is not None and read.limit <= expected <= MAX_RECOUNT:
         # Twice as many, since more may come meanwhile.
         return Progress((), at, again=replace(read, limit=2 * expected + 1))
@@ -227,14 +231,11 @@ def _back_after_reset(at: Position, read: Read, reply: Reply) -> Progress:
 def _go_on(gap: Gap, entries: Sequence[Message], reply: Reply, info: StreamInfo) -> Progress:
     """Go on behind a gap; the count is known again once the end was reached."""
     added = info.added if reply.complete else None
-    position = _behind(entries, Position.at_end(info), added)
+    if entries:
+        position = Position(entries[-1].id, added, entries[-1].fingerprint)
+    else:
+        position = replace(Position.at_end(info), added=added)
     return Progress([gap, *entries], position, more=not reply.complete)
-
-
-def _behind(entries: Sequence[Message], at: Position, added: int | None) -> Position:
-    if not entries:
-        return replace(at, added=added)
-    return Position(entries[-1].id, added, entries[-1].fingerprint)
 
 
 def _gap(after: MessageId, resume: MessageId, entries: Sequence[Message], info: StreamInfo) -> Gap:

@@ -21,6 +21,7 @@ from streamcast.proof import (
     Read,
     Reply,
     StreamInfo,
+    advance,
     next_read,
     page,
     progress,
@@ -97,28 +98,42 @@ class Room:
         """Whether more may be read: what waits to be handed out is bounded."""
         return self.window.end - self.tip.index < MAX_COUNT
 
-    def next_read(self, *, announced: bool) -> Read:
-        """Return what to ask the store next."""
+    def next_read(self, *, announced: bool) -> Read | None:
+        """Return what to ask the store next; nothing while it has no room for more."""
+        if self.window.end - self.tip.index >= MAX_COUNT:
+            return None
         if self._again is not None:
             return self._again
         return next_read(self.position, self.count, announced=announced)
 
     def received(self, read: Read, reply: Reply) -> bool:
         """Take in an answer. Returns whether there is more to read at once."""
-        self.measure(reply.entries)
-        at = self.position
-        went = progress(at, read, reply, self._seen)
+        entries = reply.entries
+        self.measure(entries)
+        if reply.continues:
+            # What nearly all do.
+            self._again = None
+            if entries:
+                self._keep(entries)
+            self.position = advance(self.position, reply)
+            return not reply.complete
+        went = progress(self.position, read, reply, self._seen)
         self._again = went.again
         if went.again is not None:
             return True
         if went.reset:
             self._reset(went, read.known or {})
         elif went.items:
-            self.window.append(went.items)
-            if self.window.size > self.window_limit:
-                self.window.evict(self.window_limit, self.tip.index)
+            self._keep(went.items)
         self.position = went.position
         return went.more
+
+    def _keep(self, items: Sequence[Item]) -> None:
+        """Append to the window, which forgets older ones for it."""
+        window = self.window
+        window.append(items)
+        if window.size > self.window_limit:
+            window.evict(self.window_limit, self.tip.index)
 
     def _reset(self, went: Progress, known: Mapping[MessageId, int]) -> None:
         """Go over to another history: the round under way ends, and one that tells of it begins.
@@ -141,58 +156,55 @@ class Room:
 
     def measure(self, entries: Sequence[Message]) -> None:
         """Follow the size of entries, so that a page of them has about PAGE_BYTES."""
-        if entries:
-            size = 0
-            for entry in entries:
-                size += entry.size
-            size //= len(entries)
-            before = self._entry_size
-            if size != before:
-                before = size if before is None else before
-                self._entry_size = max(size, (3 * before + size) // 4)
-                self.count = _count(self._entry_size)
+        if not entries:
+            return
+        size = entries[0].size
+        if len(entries) > 1:
+            size = sum([entry.size for entry in entries]) // len(entries)
+        before = self._entry_size
+        if size != before:
+            before = size if before is None else before
+            self._entry_size = max(size, (3 * before + size) // 4)
+            self.count = _count(self._entry_size)
 
     # Fan-out
 
-    @property
-    def has_news(self) -> bool:
-        """Whether there is something to hand out."""
-        return self._round is not None or self.tip.index != self.window.end
-
-    def _begin_round(self) -> bool:
-        """Start handing out what was read since the last round. Returns whether there is any."""
-        if self._round is not None:
-            return True
+    def _begin_round(self) -> Round | None:
+        """Start handing out what was read since the last round, if there is any."""
         tip, window = self.tip, self.window
         # Right behind a reset, everything from there on is news.
         index = tip.index if tip.history == self.history else window.start
         if index == window.end:
-            return False
+            return None
         items, index = window.page(index, window.end, PAGE_BYTES)
         start = tip.copy()
         tip.index, tip.history = index, self.history
         tip.id, tip.fingerprint = self._before(index)
-        self._round = Round(items, start, [row for row in self._rows if row.begin()])
-        return True
+        for row in self._rows:
+            row.begin()
+        self._round = Round(items, start, [*self._rows])
+        return self._round
 
-    def hand_out(self, limit: int) -> None:
-        """Write what is new to at most `limit` more members."""
-        if not self._begin_round():
-            return
-        now = self._round
-        assert now is not None
-        while now.rows and limit > 0:
-            row = now.rows[0]
-            if row.batch is None:
-                row.batch = encoded(self.name, row.dialect, now.items)
+    def hand_out(self, limit: int) -> bool:
+        """Write what is new to at most `limit` more members. Returns whether there is more."""
+        now = self._round or self._begin_round()
+        if now is None:
+            return False
+        rows, items = now.rows, now.items
+        while rows and limit > 0:
+            row = rows[0]
             before = row.next
-            written = row.hand_out(row.batch, limit)
-            self.delivered += written * len(now.items)
-            limit -= row.next - before
-            if row.is_done:
-                del now.rows[0]
-        if not now.rows:
-            self._round = None
+            if before != row.stop:
+                if row.batch is None:
+                    row.batch = encoded(self.name, row.dialect, items)
+                self.delivered += row.hand_out(row.batch, limit) * len(items)
+                limit -= row.next - before
+            if row.next == row.stop:
+                del rows[0]
+        if rows:
+            return True
+        self._round = None
+        return self.tip.index != self.window.end
 
     def _before(self, index: int) -> tuple[MessageId, int | None]:
         """Return ID and fingerprint of the entry that a place at `index` stands behind."""

@@ -55,12 +55,11 @@ class Row:
         self.outlets[cursor.seat] = NOBODY
         self._empty += 1
 
-    def begin(self) -> bool:
-        """Begin a round along those who sit here now; return whether anyone does."""
+    def begin(self) -> None:
+        """Begin a round along those who sit here now."""
         if self._empty and self._is_mostly_empty:
             self._close_up()
         self.next, self.stop = 0, len(self.outlets)
-        return self.stop > 0
 
     @property
     def is_done(self) -> bool:
@@ -73,17 +72,19 @@ class Row:
 
     def hand_out(self, batch: Batch, limit: int) -> int:
         """Write to the next `limit` seats; return how many members were written to."""
-        start = self.next
-        stop = self.next = min(start + limit, self.stop)
+        start, stop, data = self.next, self.stop, batch.data
+        if stop - start > limit:
+            stop = start + limit
+        else:
+            self.batch = None
+        self.next = stop
         count = stop - start
         if self._empty:
             count -= self.cursors[start:stop].count(None)
-        if self.is_done:
-            self.batch = None
-        failed = write_each(self.outlets, batch.data, start, stop) if batch.data else ()
+        failed = write_each(self.outlets, data, start, stop) if data else ()
         if failed or batch.close is not None:
             self._part(start, stop, failed, batch)
-        return count if batch.data else 0
+        return count if data else 0
 
     def _part(self, start: int, stop: int, failed: Failed, batch: Batch) -> None:
         """Tell those who did not take all; close all if the batch says so."""

@@ -1,11 +1,22 @@
 """Handing out in turns, with a clock of the test's own."""
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
 from streamcast.fanout import LONG_TURN, SLICE, TURN, FanOut
+
+
+class Owner:
+    """One who has a room, which does something where it hands out."""
+
+    def __init__(self, hand_out: Callable[[int], bool]) -> None:
+        self.queued = False
+        self.hand_out = hand_out
+
+    def broken(self) -> None:
+        raise AssertionError
 
 
 class FakeRoom:
@@ -16,29 +27,12 @@ class FakeRoom:
         self.left = members
         self._out = out
 
-    @property
-    def has_news(self) -> bool:
-        return self.left > 0
-
-    def hand_out(self, limit: int) -> None:
+    def hand_out(self, limit: int) -> bool:
         count = min(limit, self.left)
         self.left -= count
         self._out.now += count * self._out.each
         self._out.log.append(f"{self.name}{count}")
-
-
-class Owner:
-    """One who has such a room."""
-
-    def __init__(self, room: Any) -> None:
-        self.queued = False
-        self.room = room
-
-    def handed_out(self) -> None:
-        pass
-
-    def broken(self) -> None:
-        raise AssertionError
+        return self.left > 0
 
 
 class Out:
@@ -52,7 +46,7 @@ class Out:
 
     def add(self, name: str, members: int) -> FakeRoom:
         room = FakeRoom(name, members, self)
-        self.fan_out.add(Owner(room))
+        self.fan_out.add(Owner(room.hand_out))
         return room
 
 
@@ -89,7 +83,7 @@ async def test_a_turn_ends_when_its_time_is_over(out: Out) -> None:
     await asyncio.sleep(0)
     assert out.log == [f"a{SLICE}"] * 2
     assert await passes(out) == [["b1", f"a{SLICE}"], [f"a{SLICE}"]]
-    assert not room.has_news
+    assert not room.left
 
 
 async def test_rooms_that_are_done_with_a_slice_have_a_longer_turn(out: Out) -> None:

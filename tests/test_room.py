@@ -37,13 +37,14 @@ class Follower:
         more = True
         while more:
             read = self.room.next_read(announced=True)
+            assert read is not None
             more = self.room.received(read, self._stream.answer(read))
 
     def told(self) -> list[str]:
         """What the member is told of all that there is by now: `gap`, or a message's number."""
         self.read()
-        while self.room.has_news:
-            self.room.hand_out(9)
+        while self.room.hand_out(9):
+            pass
         log, self.member.log = self.member.log, []
         return ["gap" if isinstance(item, Gap) else str(item.id.ms) for item in log]
 

@@ -209,8 +209,8 @@ class RoomMachine(RuleBasedStateMachine):
                 return place
             if place is Need.FRESH:
                 self.read_all()
-                while self.room.has_news:
-                    self.room.hand_out(99)
+                while self.room.hand_out(99):
+                    pass
                 fresh = True
             elif place is Need.OLDER:
                 floor, count = self.room.window.floor, self.room.count + 1
@@ -298,10 +298,11 @@ class RoomMachine(RuleBasedStateMachine):
         # An audit, so that what nobody announced is found.
         self.marked = bool(self.marked)
         steps = iter(range(1000))
-        while self.marked is not None or self.room.has_news or self.pages:
+        more = True
+        while self.marked is not None or more or self.pages:
             assert next(steps, None) is not None, "catching up never ends"
             self.read_all()
-            self.room.hand_out(99)
+            more = self.room.hand_out(99)
             for member in self.members:
                 self._resume(member)
             if self.pages:

@@ -181,18 +181,6 @@ def test_an_ack_is_written_though_no_message_comes_with_it(
     assert len(socket.sent) == 2
 
 
-class Does:
-    """A room that does something where it hands out."""
-
-    has_news = False
-
-    def __init__(self, do: Callable[[], None]) -> None:
-        self._do = do
-
-    def hand_out(self, _limit: int) -> None:
-        self._do()
-
-
 def test_an_ack_waits_for_what_came_with_it_and_no_longer(
     in_process: InProcess, raw: Raw, connection: Connection
 ) -> None:
@@ -204,16 +192,18 @@ def test_an_ack_waits_for_what_came_with_it_and_no_longer(
         (second,) = in_process.context.connections.keys() - {connection}
 
         def begin() -> None:
-            fan_out.add(Owner(Does(meanwhile)))
+            fan_out.add(Owner(meanwhile))
             connection._ack(ack)
 
-        def meanwhile() -> None:
+        def meanwhile(_limit: int) -> bool:
             time.sleep(LONG_TURN)  # the turn is over then
-            fan_out.add(Owner(Does(look)))
+            fan_out.add(Owner(look))
             second._ack(ack)
+            return False
 
-        def look() -> None:
+        def look(_limit: int) -> bool:
             held.extend(each.outlet.held for each in (connection, second))
+            return False
 
         in_process.call(begin)
         assert told(raw, "ack") == told(other, "ack") == ["ack"]

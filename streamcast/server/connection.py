@@ -227,7 +227,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take in a slice."""
         data = bytes(self._context.intake.buffer[:nbytes])
-        if nbytes <= PIECE and self.readable and self._context.intake.is_free(self):
+        if nbytes <= PIECE and self._reading and self._context.intake.is_free(self):
             # What nearly every message of a client is; guarded in place.
             try:
                 self._feed(data)

@@ -89,7 +89,7 @@ class WebSocket:
             else:
                 break
             at = stop
-        return data[at:]
+        return data[at:] if at < end else b""
 
     def receive_eof(self) -> None:
         """Take in that nothing more comes."""

@@ -158,7 +158,10 @@ def _is_known(read: Read, id: bytes, fields: Sequence[bytes]) -> bool:
 def messages(raw: Sequence[tuple[bytes, list[bytes]]], max_message: int) -> list[Message]:
     """Return entries as messages."""
     read = MessageId.trusted
-    return [as_message(read(id_), fields, max_message) for id_, fields in raw]
+    found: list[Message] = []
+    for id_, fields in raw:
+        found.append(as_message(read(id_), fields, max_message))
+    return found
 
 
 def is_wrong_type(error: hiredis.ReplyError) -> bool:

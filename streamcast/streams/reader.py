@@ -153,14 +153,16 @@ class Reader:
         followed = self._followed.get(key)
         if followed is None:
             return
-        if followed.reading is None:
-            self._marked[key] = announced or self._marked.get(key, False)
-            if self._lane is not None:
-                self._lane.flush_soon()
-            elif self._opening:
-                asyncio.get_running_loop().call_soon(self._refuse_to_open)
-        else:
+        if followed.reading is not None:
             followed.again = announced or bool(followed.again)
+            return
+        if self._lane is not None:
+            if not self._marked:
+                self._lane.flush_soon()
+        elif self._opening:
+            asyncio.get_running_loop().call_soon(self._refuse_to_open)
+        if announced or key not in self._marked:
+            self._marked[key] = announced
 
     def read_behind(self, key: bytes) -> None:
         """Have a key read right behind what is just being added to it.
@@ -188,6 +190,7 @@ class Reader:
         """Read over this lane from now on; everything has to be proved anew."""
         self._lane = lane
         lane.gather = self._read_marked
+        lane.flush_soon()
         self._away = False
         self.mark_all()
 
@@ -253,17 +256,21 @@ class Reader:
             if not self._is_end(followed, read, error):
                 return
             reply = NO_STREAM
-        if self._opening:
-            self._opening.pop(key, None)
+        if self._opening or self._away or self._pause:
+            self._is_served(key)
+        if not reply.entries:
+            self.empty_reads += 1
+        if followed.follower.received(read, reply):
+            self.mark(key)
+
+    def _is_served(self, key: bytes) -> None:
+        """Take in that a key was read: it is open, and so may others be read that were refused."""
+        self._opening.pop(key, None)
         if self._away:
             self._away = False
             self._mark_refused()
         if not self._refused:
             self._pause = 0.0
-        if not reply.entries:
-            self.empty_reads += 1
-        if followed.follower.received(read, reply):
-            self.mark(key)
 
     def _is_end(self, followed: Followed, read: Read, error: hiredis.ReplyError) -> bool:
         """Take in a refusal to read a key. Returns whether the stream has ended.

@@ -195,7 +195,9 @@ class Writer:
         return self._returned(key, publication, error)
 
     def _ended(self, publication: Publication, outcome: Outcome) -> None:
-        self._is_under_way_no_more(publication)
+        # As in _is_under_way_no_more, in place: each message comes by here.
+        self.in_flight -= publication.size
+        del self._under_way[publication]
         try:
             publication.done(publication, outcome)
         finally:

@@ -11,24 +11,18 @@ _MEDIUM = Struct("!BBH").pack
 _LONG = Struct("!BBQ").pack
 
 
-def _header(head: int, length: int) -> bytes:
+def _frame(head: int, payload: bytes) -> bytes:
+    length = len(payload)
     if length < 126:
-        return _SHORT(head, length)
+        return _SHORT(head, length) + payload
     if length < 65536:
-        return _MEDIUM(head, 126, length)
-    return _LONG(head, 127, length)
+        return _MEDIUM(head, 126, length) + payload
+    return _LONG(head, 127, length) + payload
 
 
-text_header = partial(_header, _TEXT)
-"""Returns the header of a text frame with so many payload bytes."""
-binary_header = partial(_header, _BINARY)
-"""Returns the header of a binary frame with so many payload bytes."""
-
-
-def text(payload: bytes) -> bytes:
-    """Return a text frame."""
-    return _header(_TEXT, len(payload)) + payload
-
-
-PING = _header(_PING, 0)
+text = partial(_frame, _TEXT)
+"""Returns a text frame with this payload."""
+binary = partial(_frame, _BINARY)
+"""Returns a binary frame with this payload."""
+PING = _frame(_PING, b"")
 """A ping without payload; the same bytes for every client."""

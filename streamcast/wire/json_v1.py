@@ -46,7 +46,7 @@ class JsonV1:
                 body = _encode(_message(room, item, item.data))
             else:
                 body = _notice(room, item)
-            parts += (frames.text_header(len(body)), body)
+            parts.append(frames.text(body))
         return Batch(b"".join(parts))
 
     def decode(self, data: bytes, max_message: int, room: str | None, *, text: bool) -> Request:

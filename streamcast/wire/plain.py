@@ -31,8 +31,7 @@ class Plain:
                 reason = f"messages after {item.after} may be missing"
                 return Batch(b"".join(parts), Close(Code.GAP, reason))
             if item.data is not None:
-                header = frames.text_header if item.text else frames.binary_header
-                parts += (header(len(item.data)), item.data)
+                parts.append((frames.text if item.text else frames.binary)(item.data))
         return Batch(b"".join(parts))
 
     def decode(self, data: bytes, max_message: int, room: str | None, *, text: bool) -> Request:
