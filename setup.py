@@ -2,7 +2,10 @@
 
 from setuptools import Extension, setup
 
-# Without a compiler there is Python for it: see streamcast/outlet.
-NATIVE = Extension("streamcast.outlet.native", ["streamcast/outlet/native.c"], optional=True)
+# Without a compiler there is Python for each: see streamcast/outlet and streamcast/inlet.
+NATIVE = [
+    Extension(f"streamcast.{package}.native", [f"streamcast/{package}/native.c"], optional=True)
+    for package in ("inlet", "outlet")
+]
 
-setup(ext_modules=[NATIVE])
+setup(ext_modules=NATIVE)

@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "streamcast"
 
 FLOORS = [
-    ["errors", "log", "backoff", "outlet"],
+    ["errors", "log", "backoff", "inlet", "outlet"],
     ["message", "config"],
     ["wire"],
     ["client"],

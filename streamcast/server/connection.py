@@ -226,15 +226,19 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take in a slice."""
-        data = bytes(self._context.intake.buffer[:nbytes])
-        if nbytes <= PIECE and self._reading and self._context.intake.is_free(self):
-            # What nearly every message of a client is; guarded in place.
-            try:
-                self._feed(data)
-            except Exception as fault:  # noqa: BLE001 - as in guard
-                end_for(fault, self)
-        else:
-            self.received(data)
+        intake = self._context.intake
+        if nbytes > PIECE or not self._reading or not intake.is_free(self):
+            self.received(bytes(intake.buffer[:nbytes]))
+            return
+        # What nearly every message of a client is; guarded in place.
+        try:
+            message = self.websocket.receive_usual(intake.buffer, nbytes)
+            if message is None:
+                self._feed(bytes(intake.buffer[:nbytes]))
+            elif self._closing is None:
+                self._take(message, text=True)
+        except Exception as fault:  # noqa: BLE001 - as in guard
+            end_for(fault, self)
 
     @guarded
     def received(self, data: bytes) -> None:
@@ -262,22 +266,26 @@ class Connection(asyncio.BufferedProtocol):
 
     def _feed(self, data: bytes) -> None:
         """Take in bytes."""
-        websocket, dialect, limit = self.websocket, self.dialect, self._context.messages.max_message
-        for received in websocket.receive(data):
+        for received in self.websocket.receive(data):
             if self._closing is not None:
                 break
             if isinstance(received, Close):
                 self.close(received)
                 break
-            data, text = received
-            request = dialect.decode(data, limit, self._room, text=text)
-            if isinstance(request, Publish):
-                self._malformed = 0
-                self._publish(request)
-            else:
-                self._handle(request)
-        if websocket.parser is not None:
+            message, text = received
+            self._take(message, text=text)
+        if self.websocket.parser is not None:
             self._write_out()
+
+    def _take(self, message: bytes, *, text: bool) -> None:
+        """Take in a message."""
+        limit = self._context.messages.max_message
+        request = self.dialect.decode(message, limit, self._room, text=text)
+        if isinstance(request, Publish):
+            self._malformed = 0
+            self._publish(request)
+        else:
+            self._handle(request)
 
     @guarded
     def eof_received(self) -> bool:

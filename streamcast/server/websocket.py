@@ -9,13 +9,9 @@ from collections.abc import Sequence
 
 from websockets.frames import Close as Said
 
+from streamcast.inlet import unmasked, usual_text
 from streamcast.server.parser import Parser, Received, whole
 from streamcast.wire import Close
-
-try:
-    from websockets.speedups import apply_mask
-except ImportError:  # no compiler where it was installed
-    from websockets.utils import apply_mask
 
 SMALL = 4096
 """How many bytes a frame has at most that is read here."""
@@ -47,6 +43,18 @@ class WebSocket:
         self.answered = False
 
     # What comes
+
+    def receive_usual(self, buffer: memoryview, size: int) -> bytes | None:
+        """Take in the first `size` bytes of a buffer if they are what nearly all frames are.
+
+        Returns the message, ASCII text; or None, and then they are still to be taken in.
+        """
+        if self.parser is not None or self._tail:
+            return None
+        message = usual_text(buffer, size, self._limit)
+        if message is not None:
+            self.talked = True
+        return message
 
     def receive(self, data: bytes) -> Sequence[Received | Close]:
         """Take in bytes; return the messages that they complete, or how to close."""
@@ -81,7 +89,7 @@ class WebSocket:
                 if stop > end:
                     self._tail = data[at:]
                     return b""
-                payload = apply_mask(data[start:stop], data[start - 4 : start])
+                payload = unmasked(data[start:stop], data[start - 4 : start])
                 text = head == _TEXT
                 received.append((payload, text) if payload.isascii() else whole(payload, text=text))
             elif head == _PONG and size <= _LONGEST_CONTROL and stop <= end:

@@ -1,0 +1,3 @@
+# What `pure` says, of native.c.
+
+def usual_text(buffer: memoryview, size: int, limit: int, /) -> bytes | None: ...
