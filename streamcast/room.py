@@ -174,12 +174,16 @@ class Room:
         tip, window = self.tip, self.window
         # Right behind a reset, everything from there on is news.
         index = tip.index if tip.history == self.history else window.start
-        if index == window.end:
+        end = window.end
+        if index == end:
             return None
-        items, index = window.page(index, window.end, PAGE_BYTES)
+        items, index = window.page(index, end, PAGE_BYTES)
         start = tip.copy()
         tip.index, tip.history = index, self.history
-        tip.id, tip.fingerprint = self._before(index)
+        if index == end:
+            tip.id, tip.fingerprint = self.position.id, self.position.fingerprint
+        else:
+            tip.id, tip.fingerprint = window.before(index)
         for row in self._rows:
             row.begin()
         self._round = Round(items, start, [*self._rows])

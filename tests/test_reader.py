@@ -83,7 +83,7 @@ async def test_what_was_announced_outlives_the_lane(when: str) -> None:
     await asyncio.sleep(0)
     assert reader.is_announced(b"room") == (when == "before the read")
     if when == "while it is read":
-        reader.announce(b"room")
+        reader.announce([b"room"])
     assert reader.is_announced(b"room")
     reader.disconnected()
     before.answer(LaneLost(sent=True))
@@ -103,13 +103,13 @@ async def test_what_is_told_before_a_read_is_answered_came_before_it() -> None:
     lane.answer(NO_SUCH_KEY)
     reader.mark(b"room")
     await asyncio.sleep(0)
-    reader.announce(b"room")
+    reader.announce([b"room"])
     lane.answer([NO_SUCH_KEY, []])
     assert recorder.texts == ["gap"]
     await asyncio.sleep(0)
     assert not lane.waiting
     # Behind the answer, it is news.
-    reader.announce(b"room")
+    reader.announce([b"room"])
     await asyncio.sleep(0)
     lane.answer([NO_SUCH_KEY, []])
     assert recorder.texts == ["gap", "gap"]
@@ -221,7 +221,7 @@ async def test_nothing_is_read_behind_while_nothing_can_be_read() -> None:
     lane.answer(NO_SUCH_KEY)
     reader.read_behind(b"room")
     await asyncio.sleep(0)
-    reader.announce(b"room")
+    reader.announce([b"room"])
     lane.answer([hiredis.ReplyError("LOADING it is"), hiredis.ReplyError("LOADING it is")])
     assert reader.is_announced(b"room")
     reader.read_behind(b"another")
@@ -239,7 +239,7 @@ async def test_a_probe_hears_what_is_told_while_it_is_read() -> None:
         reader.mark(probe.key)
         await asyncio.sleep(0)
         if told:
-            reader.announce(probe.key)
+            reader.announce([probe.key])
         lane.answer(NO_SUCH_KEY)
         assert probe.heard.is_set() == told
 

@@ -4,11 +4,19 @@ XADD; XRANGE, XINFO STREAM, MULTI.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import hiredis
 
-from streamcast.message import ZERO, Message, MessageId, as_message, fingerprint_of
+from streamcast.message import (
+    TEXT_FIELD,
+    ZERO,
+    Message,
+    MessageId,
+    as_message,
+    fingerprint_of,
+)
 from streamcast.proof import EXAMINE, RANGE, RESOLVE, Read, Reply, StreamInfo
 from streamcast.streams.lane import Callback, Lane, pack
 from streamcast.streams.redirect import ASKING
@@ -32,25 +40,39 @@ return id
 """
 
 
-def _form(*words: str | int | None) -> bytes:
-    """Return a packed command with gaps, None, to be filled with `%`: lengths and words in turn.
+_WORD = b"$%d\r\n%b\r\n"
+_NUMBER = object()
 
+
+def _form(*words: str | int | object | None) -> bytes:
+    """Return a packed command with gaps to be filled with `%`.
+
+    A gap is None, to be filled with a length and a word, or _NUMBER, with what `_number` returns.
     Filled so, a command takes a fifth of the time that `pack` takes for it.
     """
-    gap = b"$%d\r\n%b\r\n"
     packed = b"*%d\r\n" % len(words)
     for word in words:
         if word is None:
-            packed += gap
+            packed += _WORD
+        elif word is _NUMBER:
+            packed += b"%b"
         else:
             said = str(word).encode()
-            packed += (gap % (len(said), said)).replace(b"%", b"%%")
+            packed += (_WORD % (len(said), said)).replace(b"%", b"%%")
     return packed
 
 
-_ADD = _form("XADD", None, "*", None, None)
+@lru_cache(1024)  # pages have few sizes
+def _number(number: int) -> bytes:
+    """Return a number as a word of a command, packed."""
+    said = b"%d" % number
+    return _WORD % (len(said), said)
+
+
+_TEXT = TEXT_FIELD.decode()
+_ADD_TEXT = _form("XADD", None, "*", _TEXT, None)
 _ADD_ONCE = _form("EVAL", ADD_ONCE, 2, None, None, KEY_LIVES_MS, None, None)
-_RANGE = _form("XRANGE", None, None, "+", "COUNT", None)
+_RANGE = _form("XRANGE", None, None, "+", "COUNT", _NUMBER)
 _MULTI = pack(("MULTI",))
 _EXEC = pack(("EXEC",))
 
@@ -97,16 +119,16 @@ def backwards(key: bytes, end: MessageId, count: int, *, asking: bool) -> Comman
 
 def plainly(key: bytes, read: Read) -> bytes:
     """Return a plain read, packed: what nearly every read is."""
-    start, limit = read.start.text.encode(), b"%d" % read.limit
-    return _RANGE % (len(key), key, len(start), start, len(limit), limit)
+    start = read.start.text.encode()
+    return _RANGE % (len(key), key, len(start), start, _number(read.limit))
 
 
 def adding(key: bytes, fields: Sequence[bytes]) -> bytes:
     """Return the command that adds an entry, packed."""
-    if len(fields) == 2:
+    if fields[0] == TEXT_FIELD and len(fields) == 2:
         # What nearly all have.
-        name, value = fields
-        return _ADD % (len(key), key, len(name), name, len(value), value)
+        text = fields[1]
+        return _ADD_TEXT % (len(key), key, len(text), text)
     return pack(("XADD", key, "*", *fields))
 
 

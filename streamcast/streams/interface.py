@@ -75,7 +75,9 @@ class Publication(Struct, eq=False):
     size: int = 0
 
     def __post_init__(self) -> None:
-        size = OVERHEAD + sum(map(len, self.fields))
+        size = OVERHEAD
+        for field in self.fields:
+            size += len(field)
         if self.key is not None:
             size += len(self.key)
         if type(self.ref) is str:

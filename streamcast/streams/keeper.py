@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from msgspec import Struct
-
 from streamcast.config import StreamSettings
 from streamcast.message import MessageId
 from streamcast.streams.lane import Callback, pack
@@ -33,11 +31,14 @@ return 0
 Send = Callable[[bytes, Callback | None], None]
 
 
-class _Seen(Struct, gc=False):
+class _Seen:
     """When a stream was looked after, on the keeper's clock, and publishes to it since."""
 
-    at: float
-    publishes: int = 0
+    __slots__ = ("at", "publishes")
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.publishes = 0
 
 
 class Keeper:

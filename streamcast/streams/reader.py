@@ -172,14 +172,14 @@ class Reader:
         if not self._away:
             self.mark(key)
 
-    def announce(self, key: bytes) -> None:
-        """Have a key read that the store told of on the lane that reads."""
-        followed = self._followed.get(key)
-        reading = None if followed is None else followed.reading
-        if followed is None or reading is None:
-            self.mark(key, announced=True)
-        else:
-            reading.announced = True
+    def announce(self, keys: Sequence[bytes]) -> None:
+        """Have keys read that the store told of on the lane that reads."""
+        for key in keys:
+            followed = self._followed.get(key)
+            if followed is None or followed.reading is None:
+                self.mark(key, announced=True)
+            else:
+                followed.reading.announced = True
 
     def mark_all(self) -> None:
         """Have every followed key read."""

@@ -38,8 +38,7 @@ class Tracking:
             # Nobody said that an absent stream was added to, so this announces none.
             self._reader.mark_all()
             return
-        for key in keys:
-            self._reader.announce(key)
+        self._reader.announce(keys)
 
     def watch(self, key: bytes, follower: Follower) -> Follower:
         """Do nothing more: what is read is watched."""
