@@ -159,7 +159,7 @@ def page(
 
 
 def advance(at: Position, reply: Reply) -> Position:
-    """Go on over entries that provably follow `at`: all of a reply that `continues`."""
+    """Go on over the entries of a reply, which provably follow `at`."""
     entries = reply.entries
     if reply.info is not None and reply.complete:
         added: int | None = reply.info.added

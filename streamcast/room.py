@@ -111,7 +111,7 @@ class Room:
         entries = reply.entries
         self.measure(entries)
         if reply.continues:
-            # What nearly all do.
+            # As in `progress`, in place: nearly all do, and each message comes by here.
             self._again = None
             if entries:
                 self._keep(entries)
@@ -201,12 +201,14 @@ class Room:
             if before != row.stop:
                 if row.batch is None:
                     row.batch = encoded(self.name, row.dialect, items)
-                self.delivered += row.hand_out(row.batch, limit) * len(items)
+                written = row.hand_out(row.batch, limit)
+                self.delivered += written * len(items)
                 limit -= row.next - before
             if row.next == row.stop:
                 del rows[0]
-        if rows:
-            return True
+        for row in rows:
+            if row.next != row.stop:
+                return True
         self._round = None
         return self.tip.index != self.window.end
 

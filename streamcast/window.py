@@ -10,7 +10,7 @@ from operator import attrgetter
 
 from streamcast.message import ZERO, Gap, Item, Message, MessageId
 
-ITEM_OVERHEAD = 250
+ITEM_OVERHEAD = 330
 """Bytes of memory that an item costs beside its payload."""
 
 BEFORE = -(1 << 62)

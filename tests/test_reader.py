@@ -23,6 +23,7 @@ class Lane:
     def __init__(self) -> None:
         self.waiting: list[Callable[[Any], None]] = []
         self.gather: Callable[[], None] = lambda: None
+        self._flushing = False
 
     def call(self, _: bytes, callback: Callable[[Any], None]) -> None:
         self.waiting.append(callback)
@@ -31,7 +32,13 @@ class Lane:
         self.waiting.append(callbacks[-1])
 
     def flush_soon(self) -> None:
-        asyncio.get_running_loop().call_soon(self.gather)
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self.gather()
+        self._flushing = False
 
     def answer(self, reply: Any) -> None:
         [waiting], self.waiting = self.waiting, []
@@ -289,3 +296,26 @@ async def test_history_is_read_a_few_pages_at_a_time() -> None:
     await asyncio.sleep(0)
     lane.answer([])
     assert await asking == []
+
+
+async def test_what_changes_while_others_are_asked_is_read_next() -> None:
+    """The lane is gathering then, and does not hear that it is to."""
+
+    class Changes(Asked):
+        def next_read(self, *, announced: bool) -> Read:
+            if self.asked == 1:
+                reader.announce([b"other"])
+            return super().next_read(announced=announced)
+
+    first, second = Changes(), Asked()
+    reader, lane = await reading(first)
+    lane.answer(NO_SUCH_KEY)
+    reader.follow(b"other", second)
+    await asyncio.sleep(0)
+    lane.answer(NO_SUCH_KEY)
+    reader.announce([b"room"])
+    await asyncio.sleep(0)
+    assert (first.asked, second.asked) == (2, 1)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert (first.asked, second.asked) == (2, 2)

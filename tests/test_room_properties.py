@@ -119,9 +119,10 @@ class RoomMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.marked is not None and not (self.sent or self.replied))
     @rule()
     def send(self) -> None:
-        if self.room.has_room:
-            assert self.marked is not None
-            self.sent = self.room.next_read(announced=self.marked)
+        assert self.marked is not None
+        self.sent = self.room.next_read(announced=self.marked)
+        assert (self.sent is not None) == self.room.has_room
+        if self.sent is not None:
             self.marked = None
 
     @precondition(lambda self: self.sent)

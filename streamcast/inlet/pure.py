@@ -21,7 +21,10 @@ def usual_text(buffer: memoryview, size: int, limit: int) -> bytes | None:
 
     That is one whole frame of text, masked, not fragmented, without extensions (RFC 6455 section
     5.2), with at most `limit` bytes, all of them ASCII. All else is for others to read.
+    Raises ValueError where the buffer has not so many bytes.
     """
+    if size > len(buffer):
+        raise ValueError("the buffer has not so many bytes")
     if size < _SHORTEST or buffer[0] != _HEAD:
         return None
     length, start = buffer[1] ^ _MASKED, _SHORTEST

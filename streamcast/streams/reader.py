@@ -216,6 +216,9 @@ class Reader:
                     self._read(self._lane, followed, read)
             except Exception as fault:  # noqa: BLE001 - the boundary between one room and all others
                 log.error("fault", where="reading", fault=repr(fault), exc_info=True)
+        if self._marked:
+            # Meanwhile, when the lane had been asked to gather already.
+            asyncio.get_running_loop().call_soon(self._lane.flush_soon)
 
     def _read(self, lane: Lane, followed: Followed, read: Read) -> None:
         self.reads += 1
