@@ -40,7 +40,7 @@ MAX_COUNT = 500
 class Round(Struct, eq=False, gc=False):
     """A span of items on its way to the live members; `start`: where the tip was before.
 
-    `rows`: those that it has still to reach, or not all of them.
+    `rows`: those that it has still to reach, or not all of them; in some perhaps nobody sits.
     """
 
     items: Sequence[Item]
@@ -101,6 +101,7 @@ class Room:
     def next_read(self, *, announced: bool) -> Read | None:
         """Return what to ask the store next; nothing while it has no room for more."""
         if self.window.end - self.tip.index >= MAX_COUNT:
+            # As has_room says, in place.
             return None
         if self._again is not None:
             return self._again
