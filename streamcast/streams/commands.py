@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import hiredis
 
 from streamcast.message import (
+    BINARY_FIELD,
     TEXT_FIELD,
     ZERO,
     Message,
@@ -69,8 +70,8 @@ def _number(number: int) -> bytes:
     return _WORD % (len(said), said)
 
 
-_TEXT = TEXT_FIELD.decode()
-_ADD_TEXT = _form("XADD", None, "*", _TEXT, None)
+# By the name of the entry's only field.
+_ADD = {name: _form("XADD", None, "*", name.decode(), None) for name in (TEXT_FIELD, BINARY_FIELD)}
 _ADD_ONCE = _form("EVAL", ADD_ONCE, 2, None, None, KEY_LIVES_MS, None, None)
 _RANGE = _form("XRANGE", None, None, "+", "COUNT", _NUMBER)
 _MULTI = pack(("MULTI",))
@@ -125,10 +126,11 @@ def plainly(key: bytes, read: Read) -> bytes:
 
 def adding(key: bytes, fields: Sequence[bytes]) -> bytes:
     """Return the command that adds an entry, packed."""
-    if fields[0] == TEXT_FIELD and len(fields) == 2:
+    form = _ADD.get(fields[0])
+    if form is not None and len(fields) == 2:
         # What nearly all have.
-        text = fields[1]
-        return _ADD_TEXT % (len(key), key, len(text), text)
+        value = fields[1]
+        return form % (len(key), key, len(value), value)
     return pack(("XADD", key, "*", *fields))
 
 
