@@ -175,16 +175,12 @@ class Room:
         tip, window = self.tip, self.window
         # Right behind a reset, everything from there on is news.
         index = tip.index if tip.history == self.history else window.start
-        end = window.end
-        if index == end:
+        if index == window.end:
             return None
-        items, index = window.page(index, end, PAGE_BYTES)
+        items, index = window.page(index, window.end, PAGE_BYTES)
         start = tip.copy()
         tip.index, tip.history = index, self.history
-        if index == end:
-            tip.id, tip.fingerprint = self.position.id, self.position.fingerprint
-        else:
-            tip.id, tip.fingerprint = window.before(index)
+        tip.id, tip.fingerprint = self._before(index)
         for row in self._rows:
             row.begin()
         self._round = Round(items, start, [*self._rows])
@@ -208,7 +204,7 @@ class Room:
             if row.next == row.stop:
                 del rows[0]
         for row in rows:
-            if row.next != row.stop:
+            if not row.is_done:
                 return True
         self._round = None
         return self.tip.index != self.window.end

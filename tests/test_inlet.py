@@ -16,8 +16,11 @@ pytestmark = pytest.mark.one_cell
 
 LIMIT = 300
 UsualText = Callable[[memoryview, int, int], bytes | None]
+each = pytest.mark.parametrize(
+    "usual_text", [native.usual_text, pure.usual_text], ids=["native", "pure"]
+)
 
-# The same again, with the length in so many bytes.
+# How a length is written in so many bytes.
 HEADS = {1: lambda n: bytes((0x80 | n,)), 2: lambda n: bytes((0xFE, n >> 8, n & 0xFF))}
 texts = st.one_of(
     st.text(st.characters(codec="ascii"), max_size=20),
@@ -57,7 +60,7 @@ def test_it_says_what_the_library_says_or_nothing(data: bytes, behind: bytes, sh
     assert list(Parser(LIMIT).receive(data)) == [(said, True)]
 
 
-@pytest.mark.parametrize("usual_text", [native.usual_text, pure.usual_text], ids=["native", "pure"])
+@each
 @pytest.mark.parametrize("size", [0, 1, 8, 17, 125, 126, LIMIT])
 def test_usual_frames_are_taken(usual_text: UsualText, size: int) -> None:
     said = bytes(range(128)) * 3
@@ -76,7 +79,7 @@ def test_where_there_is_a_compiler_the_one_in_c_is_used() -> None:
     assert streamcast.inlet.usual_text is native.usual_text
 
 
-@pytest.mark.parametrize("usual_text", [native.usual_text, pure.usual_text], ids=["native", "pure"])
+@each
 def test_it_reads_no_more_than_there_is(usual_text: UsualText) -> None:
     given = memoryview(text("a"))
     with pytest.raises(ValueError, match="not so many"):

@@ -76,6 +76,16 @@ async def reading(follower: Follower, key: bytes = b"room") -> tuple[Reader, Any
     return reader, lane
 
 
+async def both_open(room: Follower, other: Follower) -> tuple[Reader, Any]:
+    """Follow two keys; their first reads are answered."""
+    reader, lane = await reading(room)
+    lane.answer(NO_SUCH_KEY)
+    reader.follow(b"other", other)
+    await asyncio.sleep(0)
+    lane.answer(NO_SUCH_KEY)
+    return reader, lane
+
+
 @pytest.mark.parametrize("when", ["before the read", "while it is read"])
 async def test_what_was_announced_outlives_the_lane(when: str) -> None:
     """A key that was absent, was told to have changed, and is absent: that is a gap.
@@ -183,11 +193,7 @@ async def test_another_follower_of_the_key_is_not_told_what_was_asked_for_before
 async def test_a_fault_in_one_follower_is_its_own(caplog: pytest.LogCaptureFixture) -> None:
     """The others are read, and it is asked again when its key changes."""
     faulty, other = Asked(), Asked()
-    reader, lane = await reading(faulty)
-    lane.answer(NO_SUCH_KEY)
-    reader.follow(b"other", other)
-    await asyncio.sleep(0)
-    lane.answer(NO_SUCH_KEY)
+    reader, lane = await both_open(faulty, other)
     faulty.fault = ValueError("a fault")
     reader.mark(b"room")
     reader.mark(b"other")
@@ -308,11 +314,7 @@ async def test_what_changes_while_others_are_asked_is_read_next() -> None:
             return super().next_read(announced=announced)
 
     first, second = Changes(), Asked()
-    reader, lane = await reading(first)
-    lane.answer(NO_SUCH_KEY)
-    reader.follow(b"other", second)
-    await asyncio.sleep(0)
-    lane.answer(NO_SUCH_KEY)
+    reader, _ = await both_open(first, second)
     reader.announce([b"room"])
     await asyncio.sleep(0)
     assert (first.asked, second.asked) == (2, 1)
