@@ -41,41 +41,34 @@ return id
 """
 
 
-_WORD = b"$%d\r\n%b\r\n"
-_NUMBER = object()
+def _words(*words: str | int | bytes) -> bytes:
+    """Return words as they stand in a command."""
+    return pack(words).partition(b"\r\n")[2]
 
 
-def _form(*words: str | int | object | None) -> bytes:
-    """Return a packed command with gaps to be filled with `%`.
+class _Lengths(dict[int, bytes]):
+    """What stands in front of a word, by its length; the usual ones are made once."""
 
-    A gap is None, to be filled with a length and a word, or _NUMBER, with what `_number` returns.
-    Filled so, a command takes a fifth of the time that `pack` takes for it.
-    """
-    packed = b"*%d\r\n" % len(words)
-    for word in words:
-        if word is None:
-            packed += _WORD
-        elif word is _NUMBER:
-            packed += b"%b"
-        else:
-            said = str(word).encode()
-            packed += (_WORD % (len(said), said)).replace(b"%", b"%%")
-    return packed
+    def __missing__(self, length: int) -> bytes:
+        return b"$%d\r\n" % length
+
+
+# What nearly all commands are is put together of these, in a fifth of the time that `pack` takes.
+_LENGTHS = _Lengths((length, b"$%d\r\n" % length) for length in range(1024))
+_END = b"\r\n"
+_XADD = b"*5\r\n" + _words("XADD")
+# By the name of the entry's only field.
+_NAMED = {name: _END + _words("*", name) for name in (TEXT_FIELD, BINARY_FIELD)}
+_ADD_ONCE = b"*8\r\n" + _words("EVAL", ADD_ONCE, 2)
+_KEY_LIVES = _END + _words(KEY_LIVES_MS)
+_XRANGE = b"*6\r\n" + _words("XRANGE")
+_MULTI = pack(("MULTI",))
+_EXEC = pack(("EXEC",))
 
 
 @lru_cache(1024)  # pages have few sizes
-def _number(number: int) -> bytes:
-    """Return a number as a word of a command, packed."""
-    said = b"%d" % number
-    return _WORD % (len(said), said)
-
-
-# By the name of the entry's only field.
-_ADD = {name: _form("XADD", None, "*", name.decode(), None) for name in (TEXT_FIELD, BINARY_FIELD)}
-_ADD_ONCE = _form("EVAL", ADD_ONCE, 2, None, None, KEY_LIVES_MS, None, None)
-_RANGE = _form("XRANGE", None, None, "+", "COUNT", _NUMBER)
-_MULTI = pack(("MULTI",))
-_EXEC = pack(("EXEC",))
+def _to_end(limit: int) -> bytes:
+    return _END + _words("+", "COUNT", limit)
 
 
 class Command(NamedTuple):
@@ -121,16 +114,18 @@ def backwards(key: bytes, end: MessageId, count: int, *, asking: bool) -> Comman
 def plainly(key: bytes, read: Read) -> bytes:
     """Return a plain read, packed: what nearly every read is."""
     start = read.start.text.encode()
-    return _RANGE % (len(key), key, len(start), start, _number(read.limit))
+    return b"".join(
+        (_XRANGE, _LENGTHS[len(key)], key, _END, _LENGTHS[len(start)], start, _to_end(read.limit))
+    )
 
 
 def adding(key: bytes, fields: Sequence[bytes]) -> bytes:
     """Return the command that adds an entry, packed."""
-    form = _ADD.get(fields[0])
-    if form is not None and len(fields) == 2:
+    named = _NAMED.get(fields[0])
+    if named is not None and len(fields) == 2:
         # What nearly all have.
         value = fields[1]
-        return form % (len(key), key, len(value), value)
+        return b"".join((_XADD, _LENGTHS[len(key)], key, named, _LENGTHS[len(value)], value, _END))
     return pack(("XADD", key, "*", *fields))
 
 
@@ -139,8 +134,9 @@ def adding_once(key: bytes, once: bytes, fields: Sequence[bytes]) -> bytes:
     mark = b"{%b}:sent:%b" % (key, once)
     if len(fields) == 2:
         name, value = fields
-        key_and_mark = len(key), key, len(mark), mark
-        return _ADD_ONCE % (*key_and_mark, len(name), name, len(value), value)
+        keys = _LENGTHS[len(key)], key, _END, _LENGTHS[len(mark)], mark
+        field = _LENGTHS[len(name)], name, _END, _LENGTHS[len(value)], value
+        return b"".join((_ADD_ONCE, *keys, _KEY_LIVES, *field, _END))
     return pack(("EVAL", ADD_ONCE, 2, key, mark, KEY_LIVES_MS, *fields))
 
 
@@ -165,18 +161,14 @@ def understood(read: Read, raw: Any, max_message: int) -> Reply:
         (info, exists), raw = _info(raw[0]), raw[1]
         if isinstance(raw, hiredis.ReplyError):
             raise raw
-    complete = len(raw) < read.limit
-    continues = bool(raw) and _is_known(read, *raw[0])
-    if continues:
-        # Most reads bring one entry more than this one, which has been a message before.
-        del raw[0]
+    complete, continues = len(raw) < read.limit, False
+    if raw and read.fingerprint is not None:
+        id, fields = raw[0]
+        continues = fingerprint_of(fields) == read.fingerprint and id == read.start.text.encode()
+        if continues:
+            # Most reads bring one entry more than this one, which has been a message before.
+            del raw[0]
     return Reply(messages(raw, max_message), complete, info, exists, continues)
-
-
-def _is_known(read: Read, id: bytes, fields: Sequence[bytes]) -> bool:
-    """Whether an entry is the one that a read started at, and what it was before."""
-    known = read.fingerprint
-    return known is not None and id == read.start.text.encode() and fingerprint_of(fields) == known
 
 
 def messages(raw: Sequence[tuple[bytes, list[bytes]]], max_message: int) -> list[Message]:
