@@ -165,7 +165,9 @@ def advance(at: Position, reply: Reply) -> Position:
         added: int | None = reply.info.added
     else:
         added = None if at.added is None else at.added + len(entries)
-    return _behind(entries, at, added)
+    if not entries:
+        return replace(at, added=added)
+    return Position(entries[-1].id, added, entries[-1].fingerprint)
 
 
 def _examine(at: Position, read: Read, reply: Reply, info: StreamInfo, known: Known) -> Progress:
@@ -228,14 +230,11 @@ def _back_after_reset(at: Position, read: Read, reply: Reply) -> Progress:
 def _go_on(gap: Gap, entries: Sequence[Message], reply: Reply, info: StreamInfo) -> Progress:
     """Go on behind a gap; the count is known again once the end was reached."""
     added = info.added if reply.complete else None
-    position = _behind(entries, Position.at_end(info), added)
+    if entries:
+        position = Position(entries[-1].id, added, entries[-1].fingerprint)
+    else:
+        position = replace(Position.at_end(info), added=added)
     return Progress([gap, *entries], position, more=not reply.complete)
-
-
-def _behind(entries: Sequence[Message], at: Position, added: int | None) -> Position:
-    if not entries:
-        return replace(at, added=added)
-    return Position(entries[-1].id, added, entries[-1].fingerprint)
 
 
 def _gap(after: MessageId, resume: MessageId, entries: Sequence[Message], info: StreamInfo) -> Gap:

@@ -10,8 +10,6 @@ Everything here is synchronous.
 import sys
 from collections.abc import Mapping, Sequence
 
-from msgspec import Struct
-
 from streamcast.cursor import Cursor, Mark, encoded
 from streamcast.message import ZERO, Gap, Item, Message, MessageId
 from streamcast.proof import (
@@ -37,17 +35,6 @@ MAX_COUNT = 500
 """How many entries a read asks for at most."""
 
 
-class Round(Struct, eq=False, gc=False):
-    """A span of items on its way to the live members; `start`: where the tip was before.
-
-    `rows`: those that it has still to reach, or not all of them; in some perhaps nobody sits.
-    """
-
-    items: Sequence[Item]
-    start: Mark
-    rows: list[Row]
-
-
 class Room:
     """One stream and its members on this server.
 
@@ -58,6 +45,7 @@ class Room:
         "_again",
         "_entry_size",
         "_round",
+        "_round_start",
         "_rows",
         "count",
         "delivered",
@@ -80,7 +68,9 @@ class Room:
         self.members: dict[Cursor, None] = {}
         self.delivered = 0
         self._rows: list[Row] = []
-        self._round: Round | None = None
+        # What the round under way brings, if one is, and where the tip was before it.
+        self._round: Sequence[Item] = ()
+        self._round_start = self.tip
         self._again: Read | None = None
         self._entry_size: int | None = None
         # How many entries to ask for at once.
@@ -109,39 +99,35 @@ class Room:
 
     def received(self, read: Read, reply: Reply) -> bool:
         """Take in an answer. Returns whether there is more to read at once."""
-        entries = reply.entries
-        self.measure(entries)
+        self.measure(reply.entries)
         if reply.continues:
             # As in `progress`, in place: nearly all do, and each message comes by here.
             self._again = None
-            if entries:
-                self._keep(entries)
-            self.position = advance(self.position, reply)
-            return not reply.complete
-        went = progress(self.position, read, reply, self._seen)
-        self._again = went.again
-        if went.again is not None:
-            return True
-        if went.reset:
-            self._reset(went, read.known or {})
-        elif went.items:
-            self._keep(went.items)
-        self.position = went.position
-        return went.more
-
-    def _keep(self, items: Sequence[Item]) -> None:
-        """Append to the window, which forgets older ones for it."""
-        window = self.window
-        window.append(items)
-        if window.size > self.window_limit:
-            window.evict(self.window_limit, self.tip.index)
+            items: Sequence[Item] = reply.entries
+            position, more = advance(self.position, reply), not reply.complete
+        else:
+            went = progress(self.position, read, reply, self._seen)
+            self._again = went.again
+            if went.again is not None:
+                return True
+            if went.reset:
+                self._reset(went, read.known or {})
+                return went.more
+            items, position, more = went.items, went.position, went.more
+        if items:
+            window = self.window
+            window.append(items)
+            if window.size > self.window_limit:
+                window.evict(self.window_limit, self.tip.index)
+        self.position = position
+        return more
 
     def _reset(self, went: Progress, known: Mapping[MessageId, int]) -> None:
         """Go over to another history: the round under way ends, and one that tells of it begins.
 
         So the tip never is of the old one. What was read but not handed out, the gap covers.
         """
-        if self._round is not None:
+        if self._round:
             self.hand_out(sys.maxsize)
         gap, *messages = went.items
         assert isinstance(gap, Gap)
@@ -170,43 +156,36 @@ class Room:
 
     # Fan-out
 
-    def _begin_round(self) -> Round | None:
-        """Start handing out what was read since the last round, if there is any."""
+    def _begin_round(self) -> Sequence[Item]:
+        """Start handing out what was read since the last round; return it, empty if it is none."""
         tip, window = self.tip, self.window
         # Right behind a reset, everything from there on is news.
         index = tip.index if tip.history == self.history else window.start
-        if index == window.end:
-            return None
-        items, index = window.page(index, window.end, PAGE_BYTES)
-        start = tip.copy()
-        tip.index, tip.history = index, self.history
-        tip.id, tip.fingerprint = self._before(index)
-        for row in self._rows:
-            row.begin()
-        self._round = Round(items, start, [*self._rows])
+        if index != window.end:
+            self._round_start = tip.copy()
+            self._round, index = window.page(index, window.end, PAGE_BYTES)
+            tip.index, tip.history = index, self.history
+            tip.id, tip.fingerprint = self._before(index)
+            for row in self._rows:
+                row.begin()
         return self._round
 
     def hand_out(self, limit: int) -> bool:
         """Write what is new to at most `limit` more members. Returns whether there is more."""
-        now = self._round or self._begin_round()
-        if now is None:
-            return False
-        rows, items = now.rows, now.items
-        while rows and limit > 0:
-            row = rows[0]
+        items = self._round or self._begin_round()
+        for row in self._rows:
             before = row.next
-            if before != row.stop:
-                if row.batch is None:
-                    row.batch = encoded(self.name, row.dialect, items)
-                written = row.hand_out(row.batch, limit)
-                self.delivered += written * len(items)
-                limit -= row.next - before
-            if row.next == row.stop:
-                del rows[0]
-        for row in rows:
-            if not row.is_done:
+            if before == row.stop:
+                continue
+            if limit == 0:
                 return True
-        self._round = None
+            if row.batch is None:
+                row.batch = encoded(self.name, row.dialect, items)
+            self.delivered += row.hand_out(row.batch, limit) * len(items)
+            if row.next != row.stop:
+                return True
+            limit -= row.next - before
+        self._round = ()
         return self.tip.index != self.window.end
 
     def _before(self, index: int) -> tuple[MessageId, int | None]:
@@ -243,8 +222,8 @@ class Room:
         """Leave a member where it is: its sink takes no more."""
         if self.is_live(cursor):
             row = self._row_of(cursor)
-            if self._round is not None and row.is_to_come(cursor):
-                cursor.mark = self._round.start
+            if self._round and row.is_to_come(cursor):
+                cursor.mark = self._round_start
             else:
                 cursor.mark = self.tip.copy()
             row.leave(cursor)

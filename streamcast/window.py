@@ -51,9 +51,12 @@ class Window:
         """Add newer items."""
         self.items += items
         self.end += len(items)
+        size = self.size
         for item in items:
-            self.size += _weight(item)
-            self.gaps += isinstance(item, Gap)
+            size += _weight(item)
+            if isinstance(item, Gap):
+                self.gaps += 1
+        self.size = size
 
     def prepend(
         self,
@@ -185,5 +188,5 @@ _id = attrgetter("id")
 def _weight(item: Item) -> int:
     if isinstance(item, Gap) or item.data is None:
         return ITEM_OVERHEAD
-    size = ITEM_OVERHEAD + len(item.data)
-    return size if item.fields is None else size + item.size
+    # The payload of a foreign entry is one of its fields.
+    return ITEM_OVERHEAD + item.size

@@ -9,10 +9,10 @@ import pytest
 from streamcast.config import Follow, RelaySettings, StreamSettings
 from streamcast.cursor import Cursor
 from streamcast.fanout import SLICE
-from streamcast.message import Gap, Message, MessageId, own_fields
+from streamcast.message import Gap, Message, MessageId
 from streamcast.relay import Relay
 from streamcast.streams import Publication, RedisStreams
-from streamcast.wire import Start
+from streamcast.wire import Publish, Start
 from tests.model import Member, Remembers
 from tests.stores import Store
 
@@ -48,8 +48,7 @@ def publish(relay: Relay, room: str, text: str) -> None:
     def done(publication: Publication, outcome: object) -> None:
         assert isinstance(outcome, MessageId), outcome
 
-    fields = own_fields(text.encode(), text=True, meta=None)
-    relay.publish(Publication(room, fields, "publisher", done))
+    relay.publish(Publication.of(Publish(room, text.encode(), True), "publisher", done))
 
 
 def join(relay: Relay, room: str, dialect: Remembers) -> RoomMember:
@@ -75,7 +74,7 @@ async def test_members_that_come_go_and_stall_between_slices(
         publish(relay, f"small{number % SMALL_ROOMS}", str(number))
         await asyncio.sleep(0)
         room = relay._rooms["large"].room
-        if room._round is not None and any(0 < row.next < row.stop for row in room._rows):
+        if room._round and any(0 < row.next < row.stop for row in room._rows):
             between_slices += 1
             # In the very round that was between two slices when the loop last turned.
             served = sum(relay._rooms[f"small{n}"].room.delivered for n in range(SMALL_ROOMS))
@@ -85,8 +84,8 @@ async def test_members_that_come_go_and_stall_between_slices(
             member = chance.choice(large)
             if member.writable:
                 member.pause()
-                now = room._round
-                stalled_in_round += now is not None and member.cursor.mark is now.start
+                in_round = bool(room._round) and member.cursor.mark is room._round_start
+                stalled_in_round += in_round
             else:
                 member.writable = True
                 relay.resume(member.cursor)
