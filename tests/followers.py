@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from streamcast.config import Follow, StreamSettings
 from streamcast.errors import CodedError
-from streamcast.message import ZERO, Gap, Item, Message, own_fields
+from streamcast.message import ZERO, Gap, Item, Message
 from streamcast.proof import Kind, Position, Read, Reply, next_read, progress
 from streamcast.streams import Publication, RedisStreams
 from streamcast.streams.interface import Outcome
+from streamcast.wire import Publish
 from tests.load import until
 from tests.proxy import Proxy
 from tests.stores import Store
@@ -96,8 +97,8 @@ class Publisher:
         self.everybody = [] if everybody is None else everybody
 
     def publish(self, room: str, text: str, key: str | None = None) -> None:
-        fields = own_fields(text.encode(), text=True, meta=None)
-        self.streams.publish(Publication(room, fields, self, self._done, key=key))
+        publish = Publish(room, text.encode(), True, key=key)
+        self.streams.publish(Publication.of(publish, self, self._done))
 
     def _done(self, publication: Publication, outcome: Outcome) -> None:
         self.outcomes.append(outcome)

@@ -42,7 +42,7 @@ class Stream:
     def add(self, id: MessageId | None = None) -> None:
         self.exists = True
         self.contents += 1
-        id = id or MessageId(self.last.ms + 1, 0)
+        id = id or MessageId.of(self.last.ms + 1, 0)
         assert id > self.last
         entry = as_message(id, (b"message", b"%d" % self.contents), 1000)
         self.entries.append(entry)
@@ -215,7 +215,7 @@ def _between(
 
 def _says_where_it_was(stream: Stream, gap: Gap, seen: MessageId) -> bool:
     """Whether a gap begins where its member was: nothing lay between what it saw and `after`."""
-    behind = MessageId(gap.after.ms, gap.after.seq + 1)
+    behind = MessageId.of(gap.after.ms, gap.after.seq + 1)
     highest = max((entry.id for history in stream.histories for entry in history), default=ZERO)
     return seen <= gap.after <= max(seen, highest) and any(
         not _between(stream, history, seen, behind) for history in stream.histories
@@ -236,7 +236,7 @@ def _check_follows(stream: Stream, seen: Message | MessageId, item: Message) -> 
 def _check_after_gap(stream: Stream, gap: Gap, item: Message) -> None:
     for history in stream.histories:
         if item in history:
-            low = gap.latest if gap.earliest is None else MessageId(gap.earliest.ms, -1)
+            low = gap.latest if gap.earliest is None else MessageId.of(gap.earliest.ms, -1)
             assert item.id > low, f"{item} before {gap}"
             if not _between(stream, history, low, item.id):
                 return
@@ -246,7 +246,7 @@ def _check_after_gap(stream: Stream, gap: Gap, item: Message) -> None:
 def _check_end(stream: Stream, seen: Message | MessageId, gap: Gap | None) -> None:
     history = stream.histories[-1]
     if gap is not None:
-        low = gap.latest if gap.earliest is None else MessageId(gap.earliest.ms, -1)
+        low = gap.latest if gap.earliest is None else MessageId.of(gap.earliest.ms, -1)
         missing = _between(stream, history, low, None)
         assert not missing, f"{missing} after {gap} never came"
         return

@@ -201,7 +201,7 @@ async def test_a_proxy_that_can_not_be_used_is_told(monkeypatch: pytest.MonkeyPa
 async def test_the_position_of_what_was_not_joined_yet_is_where_it_begins() -> None:
     """Else whoever keeps `position` for another time begins with what is new, and misses all."""
     async with ScriptedServer(forever) as server, connect(server.url) as client:
-        assert client.subscribe("live", after="7-0").position == MessageId(7, 0)
+        assert client.subscribe("live", after="7-0").position == MessageId.of(7, 0)
 
 
 async def forever(_: Scripted) -> None:

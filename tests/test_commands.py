@@ -35,7 +35,7 @@ def test_an_entry_to_add(fields: Sequence[bytes]) -> None:
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(1, 10**5))
 def test_a_plain_read(ms: int, seq: int, limit: int) -> None:
-    read = Read(Kind.RANGE, MessageId(ms, seq), limit)
+    read = Read(Kind.RANGE, MessageId.of(ms, seq), limit)
     assert plainly(KEY, read) == pack(("XRANGE", KEY, f"{ms}-{seq}", "+", "COUNT", limit))
 
 
@@ -61,7 +61,7 @@ def test_what_an_answer_begins_with(
     kind: Kind, entries: list[tuple[bytes, list[bytes]]], *, continues: bool
 ) -> None:
     """What was read before is told from another entry with its ID, and is none of the entries."""
-    read = Read(kind, MessageId(5, 0), 2, fingerprint=fingerprint_of(KNOWN[1]))
+    read = Read(kind, MessageId.of(5, 0), 2, fingerprint=fingerprint_of(KNOWN[1]))
     raw = list(entries) if kind is Kind.RANGE else [INFO, list(entries)]
     reply = understood(read, raw, 1000)
     assert reply.continues == continues
@@ -73,7 +73,7 @@ def test_what_an_answer_begins_with(
 
 
 def test_where_nothing_was_read_before_an_answer_is_all_entries() -> None:
-    reply = understood(Read(Kind.RANGE, MessageId(5, 0), 2), [KNOWN, NEWER], 1000)
+    reply = understood(Read(Kind.RANGE, MessageId.of(5, 0), 2), [KNOWN, NEWER], 1000)
     assert not reply.continues
     assert len(reply.entries) == 2
 
@@ -87,4 +87,4 @@ def test_a_refusal_is_raised_whatever_was_asked() -> None:
         (Kind.EXAMINE, [INFO, refused]),
     ):
         with pytest.raises(hiredis.ReplyError):
-            understood(Read(kind, MessageId(5, 0), 2), raw, 1000)
+            understood(Read(kind, MessageId.of(5, 0), 2), raw, 1000)

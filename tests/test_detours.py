@@ -48,7 +48,7 @@ class Writer:
         for number, publication in enumerate(sent):
             if self.stored is not None:
                 self.stored(KEY, publication)
-            publication.done(publication, MessageId(1, number))
+            publication.done(publication, MessageId.of(1, number))
         return [publication.room for publication in sent]
 
 
@@ -61,7 +61,7 @@ class Case:
         self.outcomes: dict[str, Outcome] = {}
 
     def message(self, name: str, publisher: object = "publisher", key: str = "k") -> Publication:
-        return Publication(name, (), publisher, self._done, key=key or None)
+        return Publication(name, (), publisher, self._done, 0, key or None)
 
     def _done(self, publication: Publication, outcome: Outcome) -> None:
         assert publication.room not in self.outcomes, "it ended twice"

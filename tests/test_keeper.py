@@ -150,7 +150,7 @@ class Kept:
         """Return how often it was looked after for that."""
         before = self.sent
         for _ in range(times):
-            self.keeper.published(key, MessageId(10**12, 0))
+            self.keeper.published(key, MessageId.of(10**12, 0))
         return self.sent - before
 
 

@@ -13,13 +13,13 @@ PART = st.integers(0, MAX_ID_PART)
 
 @given(PART, PART)
 def test_ids_are_read_as_they_are_written(ms: int, seq: int) -> None:
-    id_ = MessageId(ms, seq)
+    id_ = MessageId.of(ms, seq)
     assert MessageId.parse(str(id_)) == id_ == MessageId.parse(str(id_).encode())
 
 
 def test_ids_are_ordered_as_entries_are() -> None:
-    assert MessageId(9, 9) < MessageId(10, 0) < MessageId(10, 1)
-    assert MessageId.parse("7") == MessageId(7, 0)
+    assert MessageId.of(9, 9) < MessageId.of(10, 0) < MessageId.of(10, 1)
+    assert MessageId.parse("7") == MessageId.of(7, 0)
 
 
 @pytest.mark.parametrize(
@@ -46,27 +46,27 @@ def test_what_is_no_room_name(name: str) -> None:
 
 
 def test_own_entries() -> None:
-    own = as_message(MessageId(1, 0), own_fields(b"x", text=True, meta="m"), 10)
+    own = as_message(MessageId.of(1, 0), own_fields(b"x", text=True, meta="m"), 10)
     assert (own.data, own.text, own.meta, own.fields) == (b"x", True, "m", None)
-    own = as_message(MessageId(1, 0), own_fields(b"x", text=False, meta=None), 10)
+    own = as_message(MessageId.of(1, 0), own_fields(b"x", text=False, meta=None), 10)
     assert (own.data, own.text, own.meta, own.fields) == (b"x", False, None, None)
 
 
 def test_an_entry_over_the_limit_has_no_data() -> None:
     for fields in ((b"message", b"x" * 11), (b"binary", b"x" * 11), (b"aaa", b"x" * 8)):
-        over = as_message(MessageId(1, 0), fields, 10)
+        over = as_message(MessageId.of(1, 0), fields, 10)
         assert (over.data, over.fields, over.size) == (None, None, 11)
 
 
 def test_a_large_meta_is_not_handed_on() -> None:
     for size, kept in ((1024, True), (1025, False)):
-        own = as_message(MessageId(1, 0), (b"message", b"x", b"meta", b"m" * size), 10)
+        own = as_message(MessageId.of(1, 0), (b"message", b"x", b"meta", b"m" * size), 10)
         assert (own.meta is not None) == kept
 
 
 def test_fingerprints_tell_contents_apart() -> None:
-    same = [as_message(MessageId(1, 0), (b"message", b"x"), 10) for _ in range(2)]
-    other = as_message(MessageId(1, 0), (b"binary", b"x"), 10)
+    same = [as_message(MessageId.of(1, 0), (b"message", b"x"), 10) for _ in range(2)]
+    other = as_message(MessageId.of(1, 0), (b"binary", b"x"), 10)
     assert same[0].fingerprint == same[1].fingerprint != other.fingerprint
 
 

@@ -201,7 +201,7 @@ async def test_connections_that_wait_come_and_go_with_the_rooms(store: Store, st
 def test_a_wait_is_behind_what_was_read_and_not_behind_what_was_only_heard_of() -> None:
     """Else what is added below a newest ID that a failover took back would not end it."""
     watched = Watched(Mock(), b"key", Mock(), Mock())
-    head, lost = MessageId(5, 0), MessageId(9, 0)
+    head, lost = MessageId.of(5, 0), MessageId.of(9, 0)
     info = StreamInfo(length=1, last=lost, added=2, first=head)
     read = Read(Kind.EXAMINE, head, 10, fingerprint=1)
     watched.received(read, Reply((), complete=True, info=info, continues=True))

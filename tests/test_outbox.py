@@ -28,7 +28,7 @@ class Store:
         stored = self.rooms[publication.room]
         if publication.ref not in stored:
             stored.append(publication.ref)
-        return MessageId(1, publication.ref)
+        return MessageId.of(1, publication.ref)
 
 
 class OutboxMachine(RuleBasedStateMachine):
@@ -168,7 +168,7 @@ class OutboxMachine(RuleBasedStateMachine):
                 continue
             error = publication.answer.exception()
             if error is None:
-                assert publication.answer.result() == MessageId(1, publication.ref)
+                assert publication.answer.result() == MessageId.of(1, publication.ref)
                 if publication.ref not in self.refused:
                     acked[publication.room].append(publication.ref)
             elif isinstance(error, Unavailable | BadRequest):
@@ -230,7 +230,7 @@ def test_what_is_under_way_is_bounded(client: Client) -> None:
     for _ in range(fit + 5):
         client.publish(size=1000)
     assert client.sent() == list(range(1, fit + 1))
-    client.outbox.acked(1, MessageId(1, 1))
+    client.outbox.acked(1, MessageId.of(1, 1))
     assert client.sent() == [fit + 1]
 
 
@@ -246,7 +246,7 @@ def test_one_that_is_larger_than_the_bound_goes_alone(client: Client) -> None:
     client.publish(size=2 * UNDER_WAY)
     client.publish()
     assert client.sent() == [1]
-    client.outbox.acked(1, MessageId(1, 1))
+    client.outbox.acked(1, MessageId.of(1, 1))
     assert client.sent() == [2]
 
 
@@ -263,7 +263,7 @@ def test_after_a_refusal_one_at_a_time_until_one_is_stored(client: Client) -> No
     assert client.sent() == []
     client.outbox.release()
     assert client.sent() == [1]
-    client.outbox.acked(1, MessageId(1, 1))
+    client.outbox.acked(1, MessageId.of(1, 1))
     assert client.sent() == [2, 3, 4, 5]
 
 
@@ -280,7 +280,7 @@ def test_what_would_come_too_late_is_told(client: Client) -> None:
     first, second = client.publish(), client.publish()
     client.sent()
     client.outbox.failed(first.ref, Unknown("?"))
-    client.outbox.acked(second.ref, MessageId(1, 2))
+    client.outbox.acked(second.ref, MessageId.of(1, 2))
     client.outbox.release()
     assert isinstance(first.answer.exception(), Unknown)
     assert client.sent() == []
@@ -302,5 +302,5 @@ def test_rooms_are_not_remembered(client: Client) -> None:
     for number in range(100):
         client.publish(f"room {number}")
     for ref in client.sent():
-        client.outbox.acked(ref, MessageId(1, ref))
+        client.outbox.acked(ref, MessageId.of(1, ref))
     assert client.outbox._lanes == {}

@@ -8,7 +8,7 @@ from tests.model import Stream
 
 
 def ids(*numbers: int) -> list[MessageId]:
-    return [MessageId(number, 0) for number in numbers]
+    return [MessageId.of(number, 0) for number in numbers]
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_the_first_message_of_a_room(stream: Stream) -> None:
     empty.add()
     went = read(empty, at)
     assert shown(went) == ids(1)
-    assert (went.position.id, went.position.added) == (MessageId(1, 0), 1)
+    assert (went.position.id, went.position.added) == (MessageId.of(1, 0), 1)
 
 
 def test_nothing_is_missed_where_only_the_seen_is_trimmed(stream: Stream) -> None:
@@ -75,10 +75,10 @@ def test_trimmed_before_it_was_read(stream: Stream) -> None:
     for _ in range(10):
         stream.add()
     stream.trim(4)
-    gap = Gap(MessageId(5, 0), MessageId(12, 0), MessageId(15, 0), MessageId(5, 0))
+    gap = Gap(MessageId.of(5, 0), MessageId.of(12, 0), MessageId.of(15, 0), MessageId.of(5, 0))
     assert shown(read(stream, at)) == [gap, *ids(12, 13, 14, 15)]
     stream.trim(0)
-    gap = Gap(MessageId(5, 0), None, MessageId(15, 0), MessageId(5, 0))
+    gap = Gap(MessageId.of(5, 0), None, MessageId.of(15, 0), MessageId.of(5, 0))
     assert shown(read(stream, at)) == [gap]
 
 
@@ -108,23 +108,23 @@ def test_added_and_deleted_unseen() -> None:
 def test_another_history_with_the_same_id(stream: Stream) -> None:
     at = Position.at_end(stream.info())
     stream.delete()
-    stream.add(MessageId(5, 0))
+    stream.add(MessageId.of(5, 0))
     went = read(stream, at)
-    gap = Gap(MessageId(5, 0), MessageId(5, 0), MessageId(5, 0), ZERO)
-    assert shown(went) == [gap, MessageId(5, 0)]
+    gap = Gap(MessageId.of(5, 0), MessageId.of(5, 0), MessageId.of(5, 0), ZERO)
+    assert shown(went) == [gap, MessageId.of(5, 0)]
     assert went.reset
 
 
 def test_one_rolled_back_entry_does_not_bring_back_all(stream: Stream) -> None:
     at = Position.at_end(stream.info())
     stream.roll_back(2)
-    gap = Gap(MessageId(5, 0), None, MessageId(3, 0), MessageId(3, 0))
+    gap = Gap(MessageId.of(5, 0), None, MessageId.of(3, 0), MessageId.of(3, 0))
     went = read(stream, at)
     assert shown(went) == [gap]
     assert went.position == Position.at_end(stream.info())
     stream.add()
     assert shown(read(stream, at)) == [
-        replace_gap(gap, earliest=MessageId(4, 0), latest=MessageId(4, 0)), MessageId(4, 0)
+        replace_gap(gap, earliest=MessageId.of(4, 0), latest=MessageId.of(4, 0)), MessageId.of(4, 0)
     ]  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def test_fewer_were_added_than_were_seen(stream: Stream) -> None:
     """IDs by the clock go up over a reset; the count does not."""
     at = Position.at_end(stream.info())
     stream.delete()
-    stream.add(MessageId(9, 0))
+    stream.add(MessageId.of(9, 0))
     went = read(stream, at)
     assert went.reset
     assert shown(went)[1:] == ids(9)
@@ -144,17 +144,17 @@ def test_fewer_were_added_than_were_seen(stream: Stream) -> None:
 
 def test_a_page_for_one_who_only_knows_an_id(stream: Stream) -> None:
     def ask(ms: int) -> tuple[Gap | None, list[MessageId]]:
-        asked = next_read(Position(MessageId(ms, 0), None, None), 10, announced=False)
-        gap, entries = page(MessageId(ms, 0), None, stream.answer(asked))
+        asked = next_read(Position(MessageId.of(ms, 0), None, None), 10, announced=False)
+        gap, entries = page(MessageId.of(ms, 0), None, stream.answer(asked))
         return gap, [entry.id for entry in entries]
 
     assert ask(0) == (None, ids(1, 2, 3, 4, 5))
     assert ask(3) == (None, ids(4, 5))
     assert ask(5) == (None, [])
     stream.trim(2)
-    gap = Gap(ZERO, MessageId(4, 0), MessageId(5, 0), ZERO)
+    gap = Gap(ZERO, MessageId.of(4, 0), MessageId.of(5, 0), ZERO)
     assert ask(0) == (gap, ids(4, 5))
-    assert ask(2) == (gap._replace(after=MessageId(2, 0), resume=MessageId(2, 0)), ids(4, 5))
-    assert ask(9)[0] == Gap(MessageId(9, 0), None, MessageId(5, 0), ZERO)
+    assert ask(2) == (gap._replace(after=MessageId.of(2, 0), resume=MessageId.of(2, 0)), ids(4, 5))
+    assert ask(9)[0] == Gap(MessageId.of(9, 0), None, MessageId.of(5, 0), ZERO)
     stream.delete_entry(-1)
     assert ask(5) == (None, [])

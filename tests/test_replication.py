@@ -32,8 +32,8 @@ class Case:
 
     def store(self) -> None:
         self.stored += 1
-        publication = Publication("room", (), self, self._ended)
-        self.replication.stored(publication, MessageId(self.stored, 0))
+        publication = Publication("room", (), self, self._ended, 0)
+        self.replication.stored(publication, MessageId.of(self.stored, 0))
 
     def answer(self, reply: object) -> None:
         [callback], self.waits = self.waits, []
@@ -47,9 +47,9 @@ def test_one_wait_for_a_batch() -> None:
         case.store()
     assert len(case.waits) == 1
     case.answer(2)
-    assert case.outcomes == [MessageId(1, 0)]
+    assert case.outcomes == [MessageId.of(1, 0)]
     case.answer(3)
-    assert case.outcomes == [MessageId(1, 0), MessageId(2, 0), MessageId(3, 0)]
+    assert case.outcomes == [MessageId.of(1, 0), MessageId.of(2, 0), MessageId.of(3, 0)]
     assert not case.waits
 
 
@@ -82,4 +82,4 @@ def test_a_lane_that_is_lost() -> None:
     assert len(case.outcomes) == 2
     case.store()
     case.answer(2)
-    assert case.outcomes[-1] == MessageId(3, 0)
+    assert case.outcomes[-1] == MessageId.of(3, 0)

@@ -55,7 +55,7 @@ def test_it_goes_on_where_it_was_opened(stream: Stream) -> None:
     stream.add()
     assert follower.told() == ["6"]
     stream.roll_back(1)
-    stream.add(MessageId(7, 0))
+    stream.add(MessageId.of(7, 0))
     assert follower.told() == ["gap", "7"]
 
 
@@ -63,10 +63,10 @@ def test_it_goes_on_where_the_last_history_began(stream: Stream) -> None:
     """Two failovers, each of which takes back what came since the one before."""
     follower = Follower(stream)
     for number in (6, 7):
-        stream.add(MessageId(number, 0))
+        stream.add(MessageId.of(number, 0))
         assert follower.told()[-1] == str(number)
         stream.roll_back(1)
-    stream.add(MessageId(8, 0))
+    stream.add(MessageId.of(8, 0))
     assert follower.told() == ["gap", "8"]
 
 
@@ -78,14 +78,14 @@ def test_it_goes_on_behind_what_was_evicted_last(stream: Stream) -> None:
     stream.add()
     assert follower.told() == ["7"]
     stream.roll_back(1)
-    stream.add(MessageId(8, 0))
+    stream.add(MessageId.of(8, 0))
     assert follower.told() == ["gap", "8"]
 
 
 def test_it_begins_anew_where_none_is_there_any_more(stream: Stream) -> None:
     follower = Follower(stream)
     stream.delete()
-    stream.add(MessageId(5, 0))
+    stream.add(MessageId.of(5, 0))
     stream.add()
     assert follower.told() == ["gap", "5", "6"]
 
@@ -97,11 +97,11 @@ def test_one_that_is_ahead_of_what_was_handed_out_waits_for_it(stream: Stream) -
     stream.add()
     follower.read()
     ahead = Member(Remembers(), follower.room.pause)
-    follower.room.add(ahead.cursor, Mark(BEFORE, MessageId(6, 0), None, 0))
+    follower.room.add(ahead.cursor, Mark(BEFORE, MessageId.of(6, 0), None, 0))
     for _ in range(2):
         read = follower.room.catch_up(ahead.cursor)
         assert read is not None
-        assert (read.kind, read.start) == (Kind.EXAMINE, MessageId(6, 0))
+        assert (read.kind, read.start) == (Kind.EXAMINE, MessageId.of(6, 0))
         mark = ahead.cursor.mark
         assert mark is not None
         follower.room.caught(ahead.cursor, mark, 0, stream.answer(read))

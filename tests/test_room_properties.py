@@ -100,7 +100,7 @@ class RoomMachine(RuleBasedStateMachine):
         self.stream.delete()
         self._changed()
         if id is not None:
-            self.stream.add(MessageId(id, 0))
+            self.stream.add(MessageId.of(id, 0))
 
     @precondition(lambda self: len(self.stream.entries) > 3)
     @rule(count=st.integers(1, 3), more=st.integers(0, 4))
@@ -183,7 +183,7 @@ class RoomMachine(RuleBasedStateMachine):
             st.just(Start()),
             st.just(Start(everything=True)),
             st.integers(0, 8).map(lambda last: Start(last=last)),
-            st.integers(0, 14).map(lambda ms: Start(after=MessageId(ms, 0))),
+            st.integers(0, 14).map(lambda ms: Start(after=MessageId.of(ms, 0))),
         )
     )
     def join(self, start: Start) -> None:

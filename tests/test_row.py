@@ -183,7 +183,7 @@ def test_one_that_joins_while_it_takes_nothing_is_not_live() -> None:
     room.hand_out(9)
     member.writable = True
     assert room.catch_up(member.cursor) is None
-    assert [item.id for item in member.log] == [MessageId(6, 0)]
+    assert [item.id for item in member.log] == [MessageId.of(6, 0)]
     assert room.is_live(member.cursor)
 
 
@@ -195,7 +195,7 @@ def test_the_tip_is_never_of_a_history_that_is_gone() -> None:
     read(stream, room)
     room.hand_out(2)
     stream.roll_back(1)
-    stream.add(MessageId(7, 0))
+    stream.add(MessageId.of(7, 0))
     read(stream, room)
     assert writes(members) == [1] * 5
     assert room.tip.history == room.history == 1

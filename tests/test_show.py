@@ -23,8 +23,8 @@ from streamcast.wire.told import Gap, Item, Message, Skipped
 
 pytestmark = pytest.mark.one_cell
 
-ID = MessageId(1_700_000_000_123, 4)
-AFTER_ALL_CALENDARS = MessageId(MAX_ID_PART, MAX_ID_PART)
+ID = MessageId.of(1_700_000_000_123, 4)
+AFTER_ALL_CALENDARS = MessageId.of(MAX_ID_PART, MAX_ID_PART)
 
 C0 = [chr(code) for code in range(0x20)]
 C1 = [chr(code) for code in range(0x7F, 0xA0)]
@@ -32,8 +32,8 @@ C1 = [chr(code) for code in range(0x7F, 0xA0)]
 BIDI = list("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 CONTROLS = [*C0, *C1, *BIDI, "\u2028", "\u2029", "\ufeff"]
 
-GAP = Gap("live", MessageId(1, 0), MessageId(5, 0), MessageId(9, 0))
-NOTHING_KEPT = Gap("live", MessageId(1, 0), None, MessageId(9, 0))
+GAP = Gap("live", MessageId.of(1, 0), MessageId.of(5, 0), MessageId.of(9, 0))
+NOTHING_KEPT = Gap("live", MessageId.of(1, 0), None, MessageId.of(9, 0))
 SKIPPED = Skipped("live", ID, 70_000)
 
 
@@ -193,24 +193,24 @@ def test_what_was_left_out_as_an_object() -> None:
 
 
 def test_a_time_is_in_utc_and_to_the_millisecond(far_from_utc: None) -> None:
-    assert stamp(MessageId(0, 1)) == "1970-01-01T00:00:00.000Z"
-    assert stamp(MessageId(1_700_000_000_000, 0)) == "2023-11-14T22:13:20.000Z"
+    assert stamp(MessageId.of(0, 1)) == "1970-01-01T00:00:00.000Z"
+    assert stamp(MessageId.of(1_700_000_000_000, 0)) == "2023-11-14T22:13:20.000Z"
 
 
 @pytest.mark.parametrize("ms", [1, 999, 1_700_000_000_001, 1_795_514_730_647, 4_102_444_799_999])
 def test_no_millisecond_is_lost_to_rounding(ms: int) -> None:
-    text = stamp(MessageId(ms, 0))
+    text = stamp(MessageId.of(ms, 0))
     assert text is not None
     assert round(datetime.fromisoformat(text).timestamp() * 1000) == ms
 
 
 def test_the_clock_is_that_of_the_place(far_from_utc: None) -> None:
-    assert clock(MessageId(0, 1)) == "05:30:00"
+    assert clock(MessageId.of(0, 1)) == "05:30:00"
 
 
 @pytest.mark.parametrize("ms", [MAX_ID_PART, 253_402_300_800_000, 10**17])
 def test_an_id_that_no_calendar_has_is_shown_as_it_is(ms: int) -> None:
-    id = MessageId(ms, 7)
+    id = MessageId.of(ms, 7)
     assert stamp(id) is None
     assert clock(id) == f"{ms}-7"
     item = Message("live", id, "x")
@@ -226,7 +226,7 @@ def test_the_ends_of_the_calendar_are_no_trap(monkeypatch: pytest.MonkeyPatch, z
     time.tzset()
     try:
         for ms in (0, 1, 253_402_300_799_999):
-            assert clock(MessageId(ms, 1))
+            assert clock(MessageId.of(ms, 1))
     finally:
         monkeypatch.undo()
         time.tzset()

@@ -16,6 +16,7 @@ from streamcast.streams import Publication, RedisStreams, probe
 from streamcast.streams.interface import OVERHEAD
 from streamcast.streams.tracking import Tracking
 from streamcast.streams.writer import IN_FLIGHT
+from streamcast.wire import Publish
 from tests.followers import MAX_MESSAGE, Publisher, Start, connecting, follow
 from tests.load import until
 from tests.proxy import Proxy
@@ -58,10 +59,16 @@ async def test_nothing_is_read_before_it_is_added_where_replicas_are_waited_for(
 
 
 def test_a_publication_counts_all_that_it_holds() -> None:
-    fields, done = (b"message", b"abc"), print
-    for key, ref, held in ((None, None, 0), ("key", None, 3), (None, "ref..", 5), ("k", 7, 1)):
-        publication = Publication("room", fields, None, done, key=key, ref=ref)
-        assert publication.size == OVERHEAD + len("messageabc") + held
+    done = print
+    for key, ref, meta, held in (
+        (None, None, None, 0),
+        ("key", None, None, 3),
+        (None, "ref..", None, 5),
+        ("k", 7, None, 1),
+        (None, None, "meta", 4),
+    ):
+        publish = Publish("room", b"abc", True, ref, key, meta)
+        assert Publication.of(publish, None, done).size == OVERHEAD + len("abc") + held
 
 
 async def test_every_entry_is_read_once_and_in_order(store: Store, start: Start) -> None:

@@ -30,7 +30,7 @@ from streamcast.wire import (
 )
 
 JSON = DIALECTS["streamcast.v1"]
-ID = MessageId(5, 1)
+ID = MessageId.of(5, 1)
 MAX = 100
 
 
@@ -114,7 +114,7 @@ def test_an_entry_over_the_limit_is_skipped() -> None:
 
 
 def test_a_gap_is_told_or_closes() -> None:
-    gap = Gap(MessageId(1, 0), None, MessageId(3, 0), MessageId(1, 0))
+    gap = Gap(MessageId.of(1, 0), None, MessageId.of(3, 0), MessageId.of(1, 0))
     before = message(b"message", b"before")
     batch = PLAIN.encode("r", [before, gap, before])
     assert frames(batch.data) == [(True, b"before")]
@@ -122,7 +122,7 @@ def test_a_gap_is_told_or_closes() -> None:
     assert batch.close.code == 4300
     told = objects(JSON.encode("r", [gap]).data)
     assert told == [{"type": "gap", "room": "r", "after": "1-0", "earliest": None, "latest": "3-0"}]
-    told = objects(JSON.encode("r", [gap._replace(earliest=MessageId(2, 0))]).data)
+    told = objects(JSON.encode("r", [gap._replace(earliest=MessageId.of(2, 0))]).data)
     assert told[0]["earliest"] == "2-0"
 
 
@@ -169,7 +169,7 @@ def test_requests() -> None:
     joined = ask(JSON, '{"type":"join","room":"r","after":"5-1","epoch":"e"}')
     assert joined.start == Start(after=ID)
     assert ask(JSON, '{"type":"join","room":"r","after":"0"}').start == Start(everything=True)
-    zero = Start(after=MessageId(0, 0))
+    zero = Start(after=MessageId.of(0, 0))
     assert ask(JSON, '{"type":"join","room":"r","after":"0-0"}').start == zero
     assert ask(JSON, '{"type":"join","room":"r","last":3}').start == Start(last=3)
     assert ask(JSON, '{"type":"leave","room":"r","ref":2}') == Leave("r", 2)

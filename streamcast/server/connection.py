@@ -10,7 +10,7 @@ import socket
 from streamcast import log
 from streamcast.cursor import Cursor
 from streamcast.errors import CodedError, TooManyRooms
-from streamcast.message import MessageId, own_fields
+from streamcast.message import MessageId
 from streamcast.outlet import Outlet
 from streamcast.server.context import Context
 from streamcast.server.guard import end_for, guarded
@@ -354,10 +354,7 @@ class Connection(asyncio.BufferedProtocol):
     # Publishing
 
     def _publish(self, publish: Publish) -> None:
-        fields = own_fields(publish.data, text=publish.text, meta=publish.meta)
-        publication = Publication(
-            publish.room, fields, self, self._published, key=publish.key, ref=publish.ref
-        )
+        publication = Publication.of(publish, self, self._published)
         self._context.intake.began(self, publication.size)
         if self.publishing >= MOST_PUBLISHING:
             self._update_reading()

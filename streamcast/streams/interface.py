@@ -21,12 +21,12 @@ from typing import Protocol
 from msgspec import Struct
 
 from streamcast.errors import CodedError
-from streamcast.message import Message, MessageId
+from streamcast.message import Message, MessageId, own_fields
 from streamcast.proof import Read, Reply
-from streamcast.wire.requests import Ref
+from streamcast.wire.requests import Publish, Ref
 
 OVERHEAD = 500
-"""How many bytes of memory a publication costs beside its payload and its names."""
+"""How many bytes of memory a publication costs beside its payload and what was said with it."""
 
 Outcome = MessageId | CodedError
 Done = Callable[["Publication", Outcome], None]
@@ -69,20 +69,24 @@ class Publication(Struct, eq=False):
     fields: Sequence[bytes]
     publisher: object
     done: Done
+    size: int
     key: str | None = None
     ref: Ref = None
     attempts: int = 0
-    size: int = 0
 
-    def __post_init__(self) -> None:
-        size = OVERHEAD
-        for field in self.fields:
-            size += len(field)
-        if self.key is not None:
-            size += len(self.key)
-        if type(self.ref) is str:
-            size += len(self.ref)
-        self.size = size
+    @staticmethod
+    def of(publish: Publish, publisher: object, done: Done) -> "Publication":
+        """Return what was asked to be published, as it goes to the store."""
+        data, key, ref, meta = publish.data, publish.key, publish.ref, publish.meta
+        size = OVERHEAD + len(data)
+        if key is not None:
+            size += len(key)
+        if type(ref) is str:
+            size += len(ref)
+        if meta is not None:
+            size += len(meta)
+        fields = own_fields(data, text=publish.text, meta=meta)
+        return Publication(publish.room, fields, publisher, done, size, key, ref)
 
 
 @dataclass(frozen=True, slots=True)
