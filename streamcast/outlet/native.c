@@ -214,39 +214,60 @@ write_to(PyObject *outlet, PyObject *data)
     return taken;
 }
 
-static PyObject *
-write_each(PyObject *Py_UNUSED(module), PyObject *args)
+/* Adds an index, and what is to be said of it, to a list, which is made where there is none. */
+static int
+note(PyObject **failed, Py_ssize_t index, PyObject *how)
 {
-    PyObject *outlets, *data;
-    Py_ssize_t start, stop;
-    if (!PyArg_ParseTuple(args, "O!Snn:write_each", &PyList_Type, &outlets, &data, &start, &stop))
-        return NULL;
-    if (start < 0) {
-        PyErr_SetString(PyExc_IndexError, "there is no seat before the first");
-        return NULL;
-    }
-    PyObject *failed = PyList_New(0);
-    if (failed == NULL)
-        return NULL;
+    PyObject *entry = Py_BuildValue("nN", index, how);
+    if (entry != NULL && *failed == NULL)
+        *failed = PyList_New(0);
+    int added = entry == NULL || *failed == NULL ? -1 : PyList_Append(*failed, entry);
+    Py_XDECREF(entry);
+    return added;
+}
+
+static PyObject *
+write_to_each(PyObject *outlets, PyObject *data, Py_ssize_t start, Py_ssize_t stop)
+{
+    PyObject *failed = NULL;
     for (Py_ssize_t index = start; index < stop && index < PyList_GET_SIZE(outlets); index++) {
         PyObject *how = write_to(PyList_GET_ITEM(outlets, index), data);
-        if (how != NULL) {
-            PyObject *entry = Py_BuildValue("nN", index, how);
-            int added = entry == NULL ? -1 : PyList_Append(failed, entry);
-            Py_XDECREF(entry);
-            if (added < 0)
-                break;
-        }
+        if (how != NULL && note(&failed, index, how) < 0)
+            break;
         if (PyErr_Occurred())
             break;
     }
     if (PyErr_Occurred())
         Py_CLEAR(failed);
+    else if (failed == NULL)
+        return PyTuple_New(0);
     return failed;
 }
 
+static PyObject *
+write_each(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 4 || !PyList_Check(args[0])) {
+        PyErr_SetString(PyExc_TypeError, "write_each takes a list, bytes, a start and a stop");
+        return NULL;
+    }
+    if (!is_bytes(args[1]))
+        return NULL;
+    Py_ssize_t start = PyLong_AsSsize_t(args[2]);
+    if (start == -1 && PyErr_Occurred())
+        return NULL;
+    Py_ssize_t stop = PyLong_AsSsize_t(args[3]);
+    if (stop == -1 && PyErr_Occurred())
+        return NULL;
+    if (start < 0) {
+        PyErr_SetString(PyExc_IndexError, "there is no seat before the first");
+        return NULL;
+    }
+    return write_to_each(args[0], args[1], start, stop);
+}
+
 static PyMethodDef functions[] = {
-    {"write_each", write_each, METH_VARARGS, NULL},
+    {"write_each", (PyCFunction)(void (*)(void))write_each, METH_FASTCALL, NULL},
     {NULL},
 };
 
