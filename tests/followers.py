@@ -48,7 +48,7 @@ class Recorder:
         self.error: CodedError | None = None
         self._again: Read | None = None
 
-    def next_read(self, *, announced: bool) -> Read:
+    def next_read(self, announced: bool) -> Read:
         if self.position is None:
             return Read(Kind.RESOLVE, ZERO, 1)
         return self._again or next_read(self.position, 100, announced=announced)

@@ -53,7 +53,7 @@ class Asked(Recorder):
         self.asked = 0
         self.fault: Exception | None = None
 
-    def next_read(self, *, announced: bool) -> Read:
+    def next_read(self, announced: bool) -> Read:
         self.asked += 1
         if self.fault is not None:
             raise self.fault
@@ -308,7 +308,7 @@ async def test_what_changes_while_others_are_asked_is_read_next() -> None:
     """The lane is gathering then, and does not hear that it is to."""
 
     class Changes(Asked):
-        def next_read(self, *, announced: bool) -> Read:
+        def next_read(self, announced: bool) -> Read:
             if self.asked == 1:
                 reader.announce([b"other"])
             return super().next_read(announced=announced)

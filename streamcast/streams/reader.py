@@ -31,7 +31,7 @@ from streamcast.streams.commands import (
     understood,
 )
 from streamcast.streams.interface import Follower
-from streamcast.streams.lane import Lane, LaneLost, into
+from streamcast.streams.lane import Callback, Lane, LaneLost, into
 
 HISTORY_AT_ONCE = 8
 """How many pages of history are read at once; live reads don't wait behind more."""
@@ -53,8 +53,8 @@ class Followed:
     """A key that is followed here. What was asked for before it came is not answered to it.
 
     `asking`: the key's slot is still on its way here (ASK). `reading`: the read that is under way.
-    `again`: there is to be another one behind it, False, or True for one that was announced. It is
-    itself what the lane calls with the answer, which it hands to `answered`.
+    `again`: there is to be another one behind it, False, or True for one that was announced. The
+    answer goes to `answered`, which hands it on.
     """
 
     __slots__ = ("_answered", "again", "asking", "follower", "key", "reading")
@@ -74,7 +74,7 @@ class Followed:
         self.again: bool | None = None
         self._answered = answered
 
-    def __call__(self, raw: Any) -> None:
+    def answered(self, raw: Any) -> None:
         """Take in an answer."""
         self._answered(self, raw)
 
@@ -203,34 +203,38 @@ class Reader:
 
     def _read_marked(self) -> None:
         """Send one read for each room that is marked."""
-        if self._lane is None:
+        lane = self._lane
+        if lane is None:
             return
         marked, self._marked = self._marked, {}
+        commands: list[bytes] = []
+        answered: list[Callback] = []
         for key, announced in marked.items():
             followed = self._followed.get(key)
             if followed is None:
                 continue
             try:
-                read = followed.follower.next_read(announced=announced)
-                if read is not None:
-                    self._read(self._lane, followed, read)
+                read = followed.follower.next_read(announced)
+                if read is None:
+                    continue
+                if read.kind is RANGE and not followed.asking:
+                    commands.append(plainly(key, read))
+                    answered.append(followed.answered)
+                    followed.reading = read
+                else:
+                    self.reads += 1
+                    self.examinations += read.kind is EXAMINE
+                    command = forwards(key, read, asking=followed.asking)
+                    followed.reading = read
+                    command.send(lane, followed.answered)
             except Exception as fault:  # noqa: BLE001 - the boundary between one room and all others
                 log.error("fault", where="reading", fault=repr(fault), exc_info=True)
+        if answered:
+            self.reads += len(answered)
+            lane.calls(b"".join(commands), answered)
         if self._marked:
             # Meanwhile, when the lane had been asked to gather already.
-            asyncio.get_running_loop().call_soon(self._lane.flush_soon)
-
-    def _read(self, lane: Lane, followed: Followed, read: Read) -> None:
-        self.reads += 1
-        if read.kind is RANGE and not followed.asking:
-            plain = plainly(followed.key, read)
-            followed.reading = read
-            lane.call(plain, followed)
-        else:
-            self.examinations += read.kind is EXAMINE
-            command = forwards(followed.key, read, asking=followed.asking)
-            followed.reading = read
-            command.send(lane, followed)
+            asyncio.get_running_loop().call_soon(lane.flush_soon)
 
     def _refuse_to_open(self) -> None:
         """Tell those who wait for a room to open that it can't be; open ones wait for a lane."""
