@@ -86,11 +86,11 @@ class OpenRoom:
 
     # As a follower
 
-    def next_read(self, *, announced: bool) -> Read | None:
+    def next_read(self, announced: bool) -> Read | None:
         """Return what to read now; nothing while too much waits to be handed out."""
         if not self.is_open:
             return Read(RESOLVE, ZERO, 1)
-        read = self.room.next_read(announced=announced)
+        read = self.room.next_read(announced)
         if read is None:
             self._held = True
         elif self._asked:

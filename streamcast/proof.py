@@ -116,11 +116,11 @@ class Progress(Struct, frozen=True, gc=False):
 Known = Callable[[], Mapping[MessageId, int]]
 
 
-def next_read(at: Position, count: int, *, announced: bool) -> Read:
+def next_read(at: Position, count: int, announced: bool) -> Read:
     """Return the read that goes on from `at` with at most `count` new entries."""
     provable = at.fingerprint is not None and at.added is not None
     kind = RANGE if provable else EXAMINE
-    return Read(kind, at.id, count + 1, announced, fingerprint=at.fingerprint)
+    return Read(kind, at.id, count + 1, announced, None, at.fingerprint)
 
 
 def progress(at: Position, read: Read, reply: Reply, known: Known) -> Progress:

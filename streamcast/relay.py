@@ -220,7 +220,7 @@ class Relay:
             entries = await self.streams.before(room.name, floor, count)
             await open_room.wait_read()
             room.older(floor, history, entries, count)
-            self._weigh(open_room)
+            self.grown(open_room)
         finally:
             open_room.filling = None
 
@@ -244,16 +244,14 @@ class Relay:
 
     def grown(self, open_room: OpenRoom) -> None:
         """Hand out what a room has read."""
-        if self._rooms.get(open_room.name) is open_room:
-            self._weigh(open_room)
-            self._fan_out.add(open_room)
-
-    def _weigh(self, open_room: OpenRoom) -> None:
+        if self._rooms.get(open_room.name) is not open_room:
+            return
         size = open_room.room.window.size
         self._window_bytes += size - open_room.weight
         open_room.weight = size
         if self._window_bytes > self.settings.windows:
             self._shrink_windows()
+        self._fan_out.add(open_room)
 
     def _shrink_windows(self) -> None:
         """Forget what rooms keep, the longest open first, until an eighth is free."""

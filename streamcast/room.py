@@ -88,14 +88,14 @@ class Room:
         """Whether more may be read: what waits to be handed out is bounded."""
         return self.window.end - self.tip.index < MAX_COUNT
 
-    def next_read(self, *, announced: bool) -> Read | None:
+    def next_read(self, announced: bool) -> Read | None:
         """Return what to ask the store next; nothing while it has no room for more."""
         if self.window.end - self.tip.index >= MAX_COUNT:
             # As has_room says, in place.
             return None
         if self._again is not None:
             return self._again
-        return next_read(self.position, self.count, announced=announced)
+        return next_read(self.position, self.count, announced)
 
     def received(self, read: Read, reply: Reply) -> bool:
         """Take in an answer. Returns whether there is more to read at once."""
@@ -163,7 +163,11 @@ class Room:
         index = tip.index if tip.history == self.history else window.start
         if index != window.end:
             self._round_start = tip.copy()
-            self._round, index = window.page(index, window.end, PAGE_BYTES)
+            if index + 1 == window.end:
+                # What nearly all are; one item is never too much.
+                self._round, index = window.items[-1:], window.end
+            else:
+                self._round, index = window.page(index, window.end, PAGE_BYTES)
             tip.index, tip.history = index, self.history
             tip.id, tip.fingerprint = self._before(index)
             for row in self._rows:

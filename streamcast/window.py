@@ -122,9 +122,6 @@ class Window:
         They don't end between a gap and the message that it says comes next.
         """
         first = start - self.start
-        if end - start == 1:
-            # What nearly all are; one item is never too much.
-            return self.items[first : first + 1], end
         size, last = 0, first
         for item in self.items[first : end - self.start]:
             size += _weight(item)

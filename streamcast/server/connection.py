@@ -236,7 +236,7 @@ class Connection(asyncio.BufferedProtocol):
             if message is None:
                 self._feed(bytes(intake.buffer[:nbytes]))
             elif self._closing is None:
-                self._take(message, text=True)
+                self._take(message)
         except Exception as fault:  # noqa: BLE001 - as in guard
             end_for(fault, self)
 
@@ -273,14 +273,14 @@ class Connection(asyncio.BufferedProtocol):
                 self.close(received)
                 break
             message, text = received
-            self._take(message, text=text)
+            self._take(message, text)
         if self.websocket.parser is not None:
             self._write_out()
 
-    def _take(self, message: bytes, *, text: bool) -> None:
-        """Take in a message."""
+    def _take(self, message: bytes, text: bool = True) -> None:
+        """Take in a message; `text`: it came in a text frame."""
         limit = self._context.messages.max_message
-        request = self.dialect.decode(message, limit, self._room, text=text)
+        request = self.dialect.decode(message, limit, self._room, text)
         if isinstance(request, Publish):
             self._malformed = 0
             self._publish(request)

@@ -54,9 +54,9 @@ class Watched:
         self.seen: str | None = None
         self.again: asyncio.TimerHandle | None = None
 
-    def next_read(self, *, announced: bool) -> Read | None:
+    def next_read(self, announced: bool) -> Read | None:
         """Ask the follower."""
-        read = self._follower.next_read(announced=announced)
+        read = self._follower.next_read(announced)
         if read is None:
             self.seen = None
             self.group.was_read(self)

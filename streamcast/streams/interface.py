@@ -45,7 +45,7 @@ class State(StrEnum):
 class Follower(Protocol):
     """One who follows a room's stream. None of these calls waits or raises."""
 
-    def next_read(self, *, announced: bool) -> Read | None:
+    def next_read(self, announced: bool) -> Read | None:
         """Return what to read now; None: nothing, the follower will say when (`Streams.changed`).
 
         `announced`: the store told of a change of this very stream.
@@ -85,7 +85,7 @@ class Publication(Struct, eq=False):
             size += len(ref)
         if meta is not None:
             size += len(meta)
-        fields = own_fields(data, text=publish.text, meta=meta)
+        fields = own_fields(data, publish.text, meta)
         return Publication(publish.room, fields, publisher, done, size, key, ref)
 
 

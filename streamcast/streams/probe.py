@@ -29,7 +29,7 @@ class Probe:
         self.heard = asyncio.Event()
         self.is_dead = False
 
-    def next_read(self, *, announced: bool) -> Read | None:
+    def next_read(self, announced: bool) -> Read | None:
         """Read it as one does who opens a room, so that the next change is told as well."""
         if announced:
             self.heard.set()

@@ -37,7 +37,7 @@ class Dialect(Protocol):
     def encode(self, room: str, items: Sequence[Item]) -> Batch:
         """Encode items of a room, in order."""
 
-    def decode(self, data: bytes, max_message: int, room: str | None, *, text: bool) -> Request:
+    def decode(self, data: bytes, max_message: int, room: str | None, text: bool) -> Request:
         """Read a frame; `room` is the one of the connection's URL. Never raises.
 
         `text`: it was a text frame, and is UTF-8.

@@ -16,8 +16,8 @@ from msgspec.json import Decoder, Encoder
 
 from streamcast.errors import BadRequest, BadRoom, CodedError, NotReplicated, RequestError, TooBig
 from streamcast.message import MAX_META, Gap, Item, Message, MessageId, room_name
-from streamcast.wire import frames
 from streamcast.wire.dialect import Batch, Reply
+from streamcast.wire.frames import text as text_frame
 from streamcast.wire.requests import Invalid, Join, Leave, Ping, Publish, Ref, Request, Start
 
 MAX_KEY = 128
@@ -42,14 +42,17 @@ class JsonV1:
         """Encode each item as one object in one text frame."""
         parts: list[bytes] = []
         for item in items:
-            if isinstance(item, Message) and item.data is not None:
-                body = _encode(_message(room, item, item.data))
-            else:
+            if isinstance(item, Gap) or item.data is None:
                 body = _notice(room, item)
-            parts.append(frames.text(body))
+            elif item.text and item.fields is None:
+                # What nearly all are.
+                body = _encode(_Message(room, item.id.text, item.data.decode(), None, item.meta))
+            else:
+                body = _encode(_message(room, item, item.data))
+            parts.append(text_frame(body))
         return Batch(b"".join(parts))
 
-    def decode(self, data: bytes, max_message: int, room: str | None, *, text: bool) -> Request:
+    def decode(self, data: bytes, max_message: int, room: str | None, text: bool) -> Request:
         """Read a request; what is none comes back as Invalid."""
         if text:
             publish = _usual_publish(data, max_message)
@@ -75,7 +78,7 @@ class JsonV1:
     def acked(self, room: str, ref: Ref, id: MessageId) -> bytes:
         """`ack`."""
         try:
-            return frames.text(_encode(_Ack(room, id.text, ref)))
+            return text_frame(_encode(_Ack(room, id.text, ref)))
         except UnicodeEncodeError:
             # Half of a surrogate pair, which only escaped is JSON.
             return _reply(type="ack", room=room, id=str(id), ref=ref)
@@ -99,7 +102,7 @@ def _reply(*, ref: Ref, **members: Any) -> bytes:
 
 
 def _object(members: dict[str, Any]) -> bytes:
-    return frames.text(_write(members).encode())
+    return text_frame(_write(members).encode())
 
 
 class _Ack(Struct, tag_field="type", tag="ack", omit_defaults=True, gc=False):

@@ -34,7 +34,7 @@ class Plain:
                 parts.append((frames.text if item.text else frames.binary)(item.data))
         return Batch(b"".join(parts))
 
-    def decode(self, data: bytes, max_message: int, room: str | None, *, text: bool) -> Request:
+    def decode(self, data: bytes, max_message: int, room: str | None, text: bool) -> Request:
         """Take a frame as a message for the connection's room."""
         if room is None:
             return Invalid(BadRoom("This connection has no room."))
