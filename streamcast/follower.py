@@ -42,7 +42,8 @@ class Owner(Protocol):
 class OpenRoom:
     """A room that somebody is in, or joining; it follows the room's stream.
 
-    `room` is there once it `is_open`: once the stream's position was resolved.
+    `room` is there once it `is_open`: once the stream's position was resolved. `gone`: the relay
+    has parted with it.
     """
 
     __slots__ = (
@@ -52,6 +53,7 @@ class OpenRoom:
         "_sent",
         "_waiting_out",
         "filling",
+        "gone",
         "is_open",
         "name",
         "placing",
@@ -64,7 +66,7 @@ class OpenRoom:
     def __init__(self, relay: Owner, name: str) -> None:
         self._relay = relay
         self.name = name
-        self.is_open = False
+        self.is_open = self.gone = False
         self.room: Room
         self.waiting: list[tuple[Cursor, Start]] = []
         self.placing = 0

@@ -225,13 +225,14 @@ class Relay:
             open_room.filling = None
 
     def _close_if_empty(self, open_room: OpenRoom) -> None:
-        if open_room.is_empty and self._rooms.get(open_room.name) is open_room:
+        if open_room.is_empty and not open_room.gone:
             self.forget(open_room)
             self.streams.unfollow(open_room.name)
 
     def forget(self, open_room: OpenRoom) -> None:
         """Part with a room that nobody is in."""
-        if self._rooms.get(open_room.name) is open_room:
+        if not open_room.gone:
+            open_room.gone = True
             del self._rooms[open_room.name]
             if open_room.filling is not None:
                 # It would wait for a room that is read no more.
@@ -244,7 +245,7 @@ class Relay:
 
     def grown(self, open_room: OpenRoom) -> None:
         """Hand out what a room has read."""
-        if self._rooms.get(open_room.name) is not open_room:
+        if open_room.gone:
             return
         size = open_room.room.window.size
         self._window_bytes += size - open_room.weight

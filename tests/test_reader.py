@@ -321,3 +321,20 @@ async def test_what_changes_while_others_are_asked_is_read_next() -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert (first.asked, second.asked) == (2, 2)
+
+
+async def test_what_comes_and_goes_while_there_is_no_lane_leaves_nothing_behind() -> None:
+    """The store may be away for hours, and clients try again and again."""
+    reader, lane = await reading(Recorder())
+    lane.answer(NO_SUCH_KEY)
+    reader.disconnected()
+    for number in range(10):
+        key = b"other%d" % number
+        reader.follow(key, Recorder())
+        reader.mark(key, announced=True)
+        reader.unfollow(key)
+    assert not reader._marked
+    after: Any = Lane()
+    reader.connected(after)
+    await asyncio.sleep(0)
+    assert len(after.waiting) == 1, "the room that is followed still, and no other"

@@ -214,8 +214,9 @@ class Block:
     def pushed(self, push: list[Any]) -> None:
         """Do nothing: nothing was asked for."""
 
-    def adds(self, key: bytes) -> None:
+    def adds(self, key: bytes) -> bool:
         """Do nothing: the wait for it tells of that, and would have it read a second time."""
+        return key in self._watched
 
     def watch(self, key: bytes, follower: Follower) -> Follower:
         """Begin to watch a key, on behalf of its follower."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import hiredis
+from hiredis import PushNotification
 
 from streamcast import log
 from streamcast.errors import Unavailable, Unknown
@@ -146,7 +147,7 @@ class Lane(asyncio.Protocol):
         self._reader.feed(data)
         try:
             while (reply := self._reader.gets()) is not _NOT_YET:
-                if isinstance(reply, hiredis.PushNotification):
+                if isinstance(reply, PushNotification):
                     self._on_push(reply)
                     continue
                 callback = self._pending.popleft()

@@ -23,8 +23,8 @@ class Notifier(Protocol):
     def pushed(self, push: list[Any]) -> None:
         """Take in what the store pushed on it."""
 
-    def adds(self, key: bytes) -> None:
-        """Take in that this server is just about to add to a key that is followed here."""
+    def adds(self, key: bytes) -> bool:
+        """Take in that this server is just about to add to a key. Returns whether it is watched."""
 
     def watch(self, key: bytes, follower: Follower) -> Follower:
         """Begin to watch a key. Returns whom the reader has to ask and to tell."""

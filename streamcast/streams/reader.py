@@ -52,12 +52,12 @@ class Rerouted(Unavailable):
 class Followed:
     """A key that is followed here. What was asked for before it came is not answered to it.
 
-    `asking`: the key's slot is still on its way here (ASK). `reading`: the read that is under way.
-    `again`: there is to be another one behind it, False, or True for one that was announced. The
-    answer goes to `answered`, which hands it on.
+    `asking`: the key's slot is still on its way here (ASK). `gone`: it is followed no more.
+    `reading`: the read that is under way. `marked`: there is to be another one, False, or True for
+    one that was announced. The answer goes to `answered`, which hands it on.
     """
 
-    __slots__ = ("_answered", "again", "asking", "follower", "key", "reading")
+    __slots__ = ("_answered", "asking", "follower", "gone", "key", "marked", "reading")
 
     def __init__(
         self,
@@ -70,8 +70,9 @@ class Followed:
         self.key = key
         self.follower = follower
         self.asking = asking
+        self.gone = False
         self.reading: Read | None = None
-        self.again: bool | None = None
+        self.marked: bool | None = None
         self._answered = answered
 
     def answered(self, raw: Any) -> None:
@@ -89,7 +90,8 @@ class Reader:
         self.followed = self._followed.keys()
         # Those that wait for their first answer.
         self._opening: dict[bytes, Followed] = {}
-        self._marked: dict[bytes, bool] = {}
+        # Those that are marked, while there is a lane, and of which no read is under way.
+        self._marked: list[Followed] = []
         self._lane: Lane | None = None
         self._refused: dict[bytes, bool] = {}
         self._pause = 0.0
@@ -125,9 +127,9 @@ class Reader:
         followed = self._followed.get(key)
         if followed is not None:
             reading = followed.reading
-            if followed.again or (reading is not None and reading.announced):
+            if followed.marked or (reading is not None and reading.announced):
                 return True
-        return self._marked.get(key, False) or self._refused.get(key, False)
+        return self._refused.get(key, False)
 
     def has_come(self, key: bytes) -> None:
         """Take in that the slot of a key is here by now."""
@@ -141,50 +143,65 @@ class Reader:
 
     def unfollow(self, key: bytes) -> Follower | None:
         """End following a key; return who followed it."""
-        self._marked.pop(key, None)
         self._opening.pop(key, None)
         followed = self._followed.pop(key, None)
-        return None if followed is None else followed.follower
+        if followed is None:
+            return None
+        followed.gone = True
+        return followed.follower
 
     # Which changed
 
     def mark(self, key: bytes, *, announced: bool = False) -> None:
         """Have a key read. `announced`: the store told that this very key changed."""
         followed = self._followed.get(key)
-        if followed is None:
-            return
-        if followed.reading is not None:
-            followed.again = announced or bool(followed.again)
-            return
-        if self._lane is not None:
-            if not self._marked:
-                self._lane.flush_soon()
-        elif self._opening:
-            asyncio.get_running_loop().call_soon(self._refuse_to_open)
-        if announced or key not in self._marked:
-            self._marked[key] = announced
+        if followed is not None:
+            self._mark(followed, announced)
 
-    def read_behind(self, key: bytes) -> None:
-        """Have a key read right behind what is just being added to it.
+    def read_behind(self, key: bytes) -> bool:
+        """Have a key read right behind what is just being added to it, if it is followed.
 
-        Not where nothing can be read: there one key finds out for all.
+        Not where nothing can be read: there one key finds out for all. Returns whether it is.
         """
+        followed = self._followed.get(key)
+        if followed is None:
+            return False
         if not self._away:
-            self.mark(key)
+            self._mark(followed, False)
+        return True
 
     def announce(self, keys: Sequence[bytes]) -> None:
         """Have keys read that the store told of on the lane that reads."""
         for key in keys:
             followed = self._followed.get(key)
-            if followed is None or followed.reading is None:
-                self.mark(key, announced=True)
+            if followed is None:
+                continue
+            if followed.reading is None:
+                self._mark(followed, True)
             else:
                 followed.reading.announced = True
 
     def mark_all(self) -> None:
         """Have every followed key read."""
-        for key in self._followed:
-            self.mark(key)
+        for followed in self._followed.values():
+            self._mark(followed, False)
+
+    def _mark(self, followed: Followed, announced: bool) -> None:
+        if followed.marked is None:
+            followed.marked = announced
+            if followed.reading is None:
+                self._read_soon(followed)
+        elif announced:
+            followed.marked = True
+
+    def _read_soon(self, followed: Followed) -> None:
+        """Read what is marked with the next flush; while there is no lane, over the next one."""
+        if self._lane is not None:
+            if not self._marked:
+                self._lane.flush_soon()
+            self._marked.append(followed)
+        elif self._opening:
+            asyncio.get_running_loop().call_soon(self._refuse_to_open)
 
     def connected(self, lane: Lane) -> None:
         """Read over this lane from now on; everything has to be proved anew."""
@@ -193,38 +210,41 @@ class Reader:
         lane.flush_soon()
         self._away = False
         self.mark_all()
+        # Those too that were marked while there was no lane.
+        self._marked = [each for each in self._followed.values() if each.reading is None]
 
     def disconnected(self) -> None:
         """Wait for another lane. Rooms that were to be opened are told that they can't be."""
         self._lane = None
+        self._marked = []
         self._refuse_to_open()
 
     # Reading
 
     def _read_marked(self) -> None:
-        """Send one read for each room that is marked."""
+        """Send one read for each key that is marked."""
         lane = self._lane
         if lane is None:
             return
-        marked, self._marked = self._marked, {}
+        marked, self._marked = self._marked, []
         commands: list[bytes] = []
         answered: list[Callback] = []
-        for key, announced in marked.items():
-            followed = self._followed.get(key)
-            if followed is None:
+        for followed in marked:
+            announced, followed.marked = followed.marked is True, None
+            if followed.gone:
                 continue
             try:
                 read = followed.follower.next_read(announced)
                 if read is None:
                     continue
                 if read.kind is RANGE and not followed.asking:
-                    commands.append(plainly(key, read))
+                    commands.append(plainly(followed.key, read))
                     answered.append(followed.answered)
                     followed.reading = read
                 else:
                     self.reads += 1
                     self.examinations += read.kind is EXAMINE
-                    command = forwards(key, read, asking=followed.asking)
+                    command = forwards(followed.key, read, asking=followed.asking)
                     followed.reading = read
                     command.send(lane, followed.answered)
             except Exception as fault:  # noqa: BLE001 - the boundary between one room and all others
@@ -246,16 +266,15 @@ class Reader:
                 self._fail(key, followed, Unavailable("The store can't be reached."))
 
     def _answered(self, followed: Followed, raw: Any) -> None:
-        key, read, again = followed.key, followed.reading, followed.again
-        followed.reading = followed.again = None
+        read, followed.reading = followed.reading, None
         assert read is not None
-        if self._followed.get(key) is not followed:
+        if followed.gone:
             return
-        if again is not None:
-            self.mark(key, announced=again)
+        if followed.marked is not None:
+            self._read_soon(followed)
         if isinstance(raw, LaneLost):
             # It is read again over the next lane; what the store told of it still holds.
-            self.mark(key, announced=read.announced)
+            self._mark(followed, read.announced)
             return
         try:
             reply = understood(read, raw, self._max_message)
@@ -264,11 +283,11 @@ class Reader:
                 return
             reply = NO_STREAM
         if self._opening or self._away or self._pause:
-            self._is_served(key)
+            self._is_served(followed.key)
         if not reply.entries:
             self.empty_reads += 1
         if followed.follower.received(read, reply):
-            self.mark(key)
+            self._mark(followed, False)
 
     def _is_served(self, key: bytes) -> None:
         """Take in that a key was read: it is open, and so may others be read that were refused."""

@@ -49,10 +49,10 @@ Returned = Callable[[bytes, Publication, hiredis.ReplyError], bool]
 class Writer:
     """Publishes over one lane.
 
-    `followed`: the keys of rooms that this server has open; `adds`, if it is set, is called when
-    one of them is added to. `unwatched`: what goes in front of a command that reads what is no
-    news, see `Notifier`. `demoted` is called when the store says that it is a replica.
-    `asking`: keys whose slot is still on its way to this node (ASK).
+    `followed`: the keys of rooms that this server has open. `adds` is called with each key that is
+    added to, and returns whether it is one of them. `unwatched`: what goes in front of a command
+    that reads what is no news, see `Notifier`. `demoted` is called when the store says that it is a
+    replica. `asking`: keys whose slot is still on its way to this node (ASK).
     """
 
     def __init__(
@@ -72,8 +72,7 @@ class Writer:
         if settings.replicas_ack:
             wanted, timeout = settings.replicas_ack, settings.replicas_timeout
             self._replication = Replication(wanted, timeout, self.send, self._ended)
-        self._followed = followed
-        self.adds: Callable[[bytes], None] | None = None
+        self.adds: Callable[[bytes], bool] = followed.__contains__
         self.unwatched = b""
         self._lane: Lane | None = None
         self._waiting: dict[object, Waiting] = {}
@@ -148,8 +147,7 @@ class Writer:
         callback = partial(self._answered, key, publication)
         fields, once = publication.fields, publication.key
         command = adding(key, fields) if once is None else adding_once(key, once.encode(), fields)
-        followed = key in self._followed
-        more = b"" if followed else self.keeper.expire_new(key)
+        more = b"" if self.adds(key) else self.keeper.expire_new(key)
         if self.asking and key in self.asking:
             # It holds for the very next command, so nothing else can stand between.
             more = ASKING + more if more else b""
@@ -162,8 +160,6 @@ class Writer:
             lane.calls(command + more, (callback, None))
         else:
             lane.call(command, callback)
-        if followed and self.adds is not None:
-            self.adds(key)
 
     def _unwatched_answered(self, reply: Any) -> None:
         """Do without where the store refuses, as it does to a user who may not say that."""
