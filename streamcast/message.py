@@ -160,12 +160,6 @@ Item = Message | Gap
 """What a room hands to its members, in order."""
 
 
-def own_fields(data: bytes, text: bool, meta: str | None) -> tuple[bytes, ...]:
-    """Return the fields of an own entry, names and values in turn, as XADD takes them."""
-    fields = (TEXT_FIELD if text else BINARY_FIELD, data)
-    return fields if meta is None else (*fields, META_FIELD, meta.encode())
-
-
 def is_utf8(data: bytes) -> bool:
     """Whether `data` can go out as text."""
     if data.isascii():

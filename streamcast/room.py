@@ -163,13 +163,14 @@ class Room:
         index = tip.index if tip.history == self.history else window.start
         if index != window.end:
             self._round_start = tip.copy()
+            tip.history = self.history
             if index + 1 == window.end:
-                # What nearly all are; one item is never too much.
-                self._round, index = window.items[-1:], window.end
+                # What nearly all are: one item, which is never too much, up to where it was read.
+                self._round, tip.index = window.items[-1:], window.end
+                tip.id, tip.fingerprint = self.position.id, self.position.fingerprint
             else:
-                self._round, index = window.page(index, window.end, PAGE_BYTES)
-            tip.index, tip.history = index, self.history
-            tip.id, tip.fingerprint = self._before(index)
+                self._round, tip.index = window.page(index, window.end, PAGE_BYTES)
+                tip.id, tip.fingerprint = self._before(tip.index)
             for row in self._rows:
                 row.begin()
         return self._round

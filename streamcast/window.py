@@ -51,11 +51,13 @@ class Window:
         """Add newer items."""
         self.items += items
         self.end += len(items)
-        size = self.size
+        # As _weight says, in place: each message comes by here.
+        size = self.size + ITEM_OVERHEAD * len(items)
         for item in items:
-            size += _weight(item)
             if isinstance(item, Gap):
                 self.gaps += 1
+            elif item.data is not None:
+                size += item.size
         self.size = size
 
     def prepend(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from streamcast.cli import units
 from streamcast.errors import BadId, BadRoom
-from streamcast.message import MAX_ID_PART, MessageId, as_message, own_fields, room_name
+from streamcast.message import MAX_ID_PART, MessageId, as_message, room_name
 
 PART = st.integers(0, MAX_ID_PART)
 
@@ -46,9 +46,9 @@ def test_what_is_no_room_name(name: str) -> None:
 
 
 def test_own_entries() -> None:
-    own = as_message(MessageId.of(1, 0), own_fields(b"x", text=True, meta="m"), 10)
+    own = as_message(MessageId.of(1, 0), [b"message", b"x", b"meta", b"m"], 10)
     assert (own.data, own.text, own.meta, own.fields) == (b"x", True, "m", None)
-    own = as_message(MessageId.of(1, 0), own_fields(b"x", text=False, meta=None), 10)
+    own = as_message(MessageId.of(1, 0), [b"binary", b"x"], 10)
     assert (own.data, own.text, own.meta, own.fields) == (b"x", False, None, None)
 
 

@@ -71,6 +71,19 @@ def test_a_publication_counts_all_that_it_holds() -> None:
         assert Publication.of(publish, None, done).size == OVERHEAD + len("abc") + held
 
 
+@pytest.mark.parametrize(
+    ("text", "meta", "fields"),
+    [
+        (True, None, (b"message", b"abc")),
+        (False, None, (b"binary", b"abc")),
+        (True, "m\u00e9", (b"message", b"abc", b"meta", b"m\xc3\xa9")),
+    ],
+)
+def test_an_entry_says_what_it_is(text: bool, meta: str | None, fields: tuple[bytes, ...]) -> None:
+    publish = Publish("room", b"abc", text, meta=meta)
+    assert Publication.of(publish, None, print).fields == fields
+
+
 async def test_every_entry_is_read_once_and_in_order(store: Store, start: Start) -> None:
     """Whoever added it: this server, another one, or any program; and without an audit."""
     one, other = await start(store), await start(store)

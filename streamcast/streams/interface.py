@@ -21,7 +21,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from streamcast.errors import CodedError
-from streamcast.message import Message, MessageId, own_fields
+from streamcast.message import BINARY_FIELD, META_FIELD, TEXT_FIELD, Message, MessageId
 from streamcast.proof import Read, Reply
 from streamcast.wire.requests import Publish, Ref
 
@@ -78,6 +78,7 @@ class Publication(Struct, eq=False):
     def of(publish: Publish, publisher: object, done: Done) -> "Publication":
         """Return what was asked to be published, as it goes to the store."""
         data, key, ref, meta = publish.data, publish.key, publish.ref, publish.meta
+        fields: tuple[bytes, ...] = TEXT_FIELD if publish.text else BINARY_FIELD, data
         size = OVERHEAD + len(data)
         if key is not None:
             size += len(key)
@@ -85,7 +86,7 @@ class Publication(Struct, eq=False):
             size += len(ref)
         if meta is not None:
             size += len(meta)
-        fields = own_fields(data, publish.text, meta)
+            fields += META_FIELD, meta.encode()
         return Publication(publish.room, fields, publisher, done, size, key, ref)
 
 
