@@ -54,18 +54,18 @@ class JsonV1:
 
     def decode(self, data: bytes, max_message: int, room: str | None, text: bool) -> Request:
         """Read a request; what is none comes back as Invalid."""
-        if text:
-            publish = _usual_publish(data, max_message)
-            if publish is not None:
-                return publish
+        if not text:
+            return _no_request()
         try:
-            request = _read(data) if text else None
-        except (ValueError, RecursionError):
-            request = None
-        if not isinstance(request, dict) or not isinstance(request.get("type"), str):
-            error = BadRequest("A request is a JSON object with a type, in a text frame.")
-            return Invalid(error, malformed=True)
-        return _request(request, max_message)
+            asked = _read_usual_publish(data)
+            name, payload, key = room_name(asked.room), asked.data.encode(), asked.key
+        except (ValueError, RecursionError, BadRoom):
+            return _any_request(data, max_message)
+        unusual = asked.meta or asked.encoding or len(payload) > max_message
+        # A key's limit is one of bytes.
+        if unusual or not (key is None or key.isascii()):
+            return _any_request(data, max_message)
+        return Publish(name, payload, True, asked.ref, key)
 
     def joined(self, room: str, ref: Ref, head: MessageId, *, resumed: bool) -> Reply:
         """`joined`."""
@@ -167,7 +167,10 @@ _SMALL = Meta(ge=-(2**53), le=2**53)
 
 
 class _UsualPublish(Struct, gc=False):
-    """A publish of text as nearly all are; what is none of these is read member by member."""
+    """A publish of text as nearly all are; what is none of these is read member by member.
+
+    Members that are unknown are passed over, even where Python could not hold them.
+    """
 
     type: Literal["publish"]
     room: str
@@ -180,25 +183,6 @@ class _UsualPublish(Struct, gc=False):
 
 
 _read_usual_publish = Decoder(_UsualPublish).decode
-
-
-def _usual_publish(data: bytes, max_message: int) -> Publish | None:
-    """Read a publish in one step, if it is one that can be done, and as nearly all are.
-
-    Members that are unknown are passed over, even where Python could not hold them.
-    """
-    try:
-        asked = _read_usual_publish(data)
-        room, payload = room_name(asked.room), asked.data.encode()
-    except (ValueError, RecursionError, BadRoom):
-        return None
-    key = asked.key
-    if asked.meta or asked.encoding or len(payload) > max_message:
-        return None
-    if key is not None and not key.isascii():
-        # Its limit is one of bytes.
-        return None
-    return Publish(room, payload, True, asked.ref, key)
 
 
 def _refuse_constant(name: str) -> Never:
@@ -219,6 +203,21 @@ def _read(data: bytes) -> Any:
         if end == len(text):
             return found
     return _json.decode(text)
+
+
+def _any_request(data: bytes, max_message: int) -> Request:
+    try:
+        request = _read(data)
+    except (ValueError, RecursionError):
+        request = None
+    if not isinstance(request, dict) or not isinstance(request.get("type"), str):
+        return _no_request()
+    return _request(request, max_message)
+
+
+def _no_request() -> Invalid:
+    error = BadRequest("A request is a JSON object with a type, in a text frame.")
+    return Invalid(error, malformed=True)
 
 
 def _request(request: dict[str, Any], max_message: int) -> Request:
