@@ -5,7 +5,7 @@ derived from it (payload, whether it is text, its fingerprint) is derived here a
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Self
 
@@ -24,6 +24,10 @@ META_FIELD = b"meta"
 
 _NOT_IN_ROOM_NAMES = re.compile(r"[\s/{}?#%\x00-\x1f\x7f-\x9f]")
 _ID = re.compile(r"(\d{1,20})(?:-(\d{1,20}))?", re.ASCII)
+
+
+# IDs that come together have the same time, and small sequence numbers.
+_number: Callable[[str], int] = lru_cache(1024)(int)
 
 
 class MessageId(Struct, frozen=True, order=True, gc=False):
@@ -58,7 +62,7 @@ class MessageId(Struct, frozen=True, order=True, gc=False):
         """Read an ID as the store writes it; twice, where it was published here."""
         text = raw.decode()
         ms, _, seq = text.partition("-")
-        return MessageId(int(ms), int(seq), text)
+        return MessageId(_number(ms), _number(seq), text)
 
     @property
     def before(self) -> Self:

@@ -50,7 +50,7 @@ class JsonV1:
             else:
                 body = _encode(_message(room, item, item.data))
             parts.append(text_frame(body))
-        return Batch(b"".join(parts))
+        return Batch(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def decode(self, data: bytes, max_message: int, room: str | None, text: bool) -> Request:
         """Read a request; what is none comes back as Invalid."""
