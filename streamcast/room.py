@@ -70,7 +70,7 @@ class Room:
         self._rows: list[Row] = []
         # What the round under way brings, if one is, and where the tip was before it.
         self._round: Sequence[Item] = ()
-        self._round_start = self.tip
+        self._round_start = self.tip.copy()
         self._again: Read | None = None
         self._entry_size: int | None = None
         # How many entries to ask for at once.

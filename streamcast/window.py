@@ -12,6 +12,8 @@ from streamcast.message import ZERO, Gap, Item, Message, MessageId
 
 ITEM_OVERHEAD = 330
 """Bytes of memory that an item costs beside its payload."""
+FIELD_OVERHEAD = 42
+"""The same of each name and value of a foreign entry."""
 
 BEFORE = -(1 << 62)
 """An index before every window."""
@@ -51,13 +53,16 @@ class Window:
         """Add newer items."""
         self.items += items
         self.end += len(items)
-        # As _weight says, in place: each message comes by here.
-        size = self.size + ITEM_OVERHEAD * len(items)
+        size = self.size
         for item in items:
             if isinstance(item, Gap):
                 self.gaps += 1
-            elif item.data is not None:
-                size += item.size
+                size += ITEM_OVERHEAD
+            elif item.fields is not None or item.data is None:
+                size += _weight(item)
+            else:
+                # As _weight says, in place: each message comes by here.
+                size += ITEM_OVERHEAD + item.size
         self.size = size
 
     def prepend(
@@ -187,5 +192,5 @@ _id = attrgetter("id")
 def _weight(item: Item) -> int:
     if isinstance(item, Gap) or item.data is None:
         return ITEM_OVERHEAD
-    # The payload of a foreign entry is one of its fields.
-    return ITEM_OVERHEAD + item.size
+    size = ITEM_OVERHEAD + item.size
+    return size if item.fields is None else size + FIELD_OVERHEAD * len(item.fields)

@@ -24,13 +24,21 @@ KEY = "streamcast:räume %d %b".encode()
 
 @pytest.mark.parametrize(
     "fields",
-    [(b"message", b""), (b"binary", bytes(range(256))), (b"message", b"%b", b"meta", b"%")],
+    [
+        (b"message", b""),
+        (b"binary", bytes(range(256))),
+        (b"message", b"x" * 1023),
+        (b"message", b"x" * 1024),
+        (b"message", b"x" * 70_000),
+        (b"message", b"%b", b"meta", b"%"),
+    ],
 )
-def test_an_entry_to_add(fields: Sequence[bytes]) -> None:
-    assert adding(KEY, fields) == pack(("XADD", KEY, "*", *fields))
-    mark = b"{%b}:sent:%b" % (KEY, b"once")
-    packed = pack(("EVAL", ADD_ONCE, 2, KEY, mark, KEY_LIVES_MS, *fields))
-    assert adding_once(KEY, b"once", fields) == packed
+@pytest.mark.parametrize("key", [KEY, b"long" * 500])
+def test_an_entry_to_add(key: bytes, fields: Sequence[bytes]) -> None:
+    assert adding(key, fields) == pack(("XADD", key, "*", *fields))
+    mark = b"{%b}:sent:%b" % (key, b"once")
+    packed = pack(("EVAL", ADD_ONCE, 2, key, mark, KEY_LIVES_MS, *fields))
+    assert adding_once(key, b"once", fields) == packed
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(1, 10**5))

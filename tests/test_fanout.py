@@ -86,6 +86,21 @@ async def test_a_turn_ends_when_its_time_is_over(out: Out) -> None:
     assert not room.left
 
 
+async def test_a_room_that_fails_parts_with_its_members_and_holds_up_nobody(out: Out) -> None:
+    class Fails(Owner):
+        def broken(self) -> None:
+            out.log.append("broken")
+
+    def fail(_: int) -> bool:
+        raise ValueError
+
+    room = Fails(fail)
+    out.fan_out.add(room)
+    out.add("b", 3)
+    assert await passes(out) == [["broken", "b3"]]
+    assert not room.queued
+
+
 async def test_rooms_that_are_done_with_a_slice_have_a_longer_turn(out: Out) -> None:
     """The more are handed out in a pass of the event loop, the less each costs."""
     out.each = LONG_TURN / 4

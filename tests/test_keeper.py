@@ -1,4 +1,7 @@
-"""Trimming and expiry, on every engine. How changes are learned makes no difference here."""
+"""Trimming and expiry, on every engine.
+
+How changes are learned makes no difference, but to who says that a room is followed.
+"""
 
 import asyncio
 import time
@@ -112,6 +115,28 @@ async def test_an_active_room_that_nobody_is_in_lives_on(store: Store, start: St
         publisher.publish("room", "again")
     await publisher.ended(7)
     assert store.client.xlen("streamcast:room") == 7
+
+
+@pytest.mark.parametrize("notifier", ["tracking", "block"])
+@pytest.mark.parametrize("replicas_ack", [0, 1])
+async def test_each_publish_to_a_room_that_nobody_is_in_sees_to_its_time(
+    store: Store, notifier: str, replicas_ack: int
+) -> None:
+    """Where somebody is, the audits do."""
+    async with connecting(notifier) as start:
+        streams = await start(store, retain=60.0, replicas_ack=replicas_ack, replicas_timeout=0.01)
+        await follow(streams, "occupied")
+        publisher = Publisher(streams)
+        publisher.publish("occupied", "first")
+        await until(lambda: store.client.pttl("streamcast:occupied") > 0)
+        for room, expected in (("occupied", 0), ("empty", 5)):
+            store.client.config_resetstat()
+            before = len(publisher.outcomes)
+            for number in range(5):
+                publisher.publish(room, str(number))
+            await until(lambda b=before: len(publisher.outcomes) == b + 5)  # type: ignore[misc]
+            ran = store.client.info("commandstats").get("cmdstat_pexpire", {"calls": 0})
+            assert ran["calls"] == expected
 
 
 async def test_nothing_is_trimmed_or_expired_with_an_empty_prefix(store: Store) -> None:

@@ -88,6 +88,20 @@ def test_what_is_held_goes_in_front_in_one_write(kind: ModuleType) -> None:
         assert theirs.recv(100) == b"next"
 
 
+@pytest.mark.parametrize("whole", [1023, 1024, 1025, 5000])
+def test_however_much_it_is_that_is_one_write(kind: ModuleType, whole: int) -> None:
+    """Up to a certain size C makes one piece of it, and from there on gives the kernel two."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        ours.setblocking(False)
+        outlet = kind.Outlet(ours)
+        held = bytes(range(250)) * 20
+        outlet.hold(held[: whole - 7])
+        assert outlet.write(b"message") == 7
+        assert theirs.recv(10_000) == held[: whole - 7] + b"message"
+        assert outlet.held == b""
+
+
 def test_what_is_released_is_held_no_more(kind: ModuleType, ends: Ends) -> None:
     ours, theirs = ends
     outlet = kind.Outlet(ours)

@@ -22,14 +22,27 @@ class Lane:
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[Any], None]] = []
+        self.sent = hiredis.Reader()
         self.gather: Callable[[], None] = lambda: None
         self._flushing = False
 
-    def call(self, _: bytes, callback: Callable[[Any], None]) -> None:
-        self.waiting.append(callback)
+    def call(self, command: bytes, callback: Callable[[Any], None]) -> None:
+        self.calls(command, (callback,))
 
-    def calls(self, _: bytes, callbacks: Sequence[Callable[[Any], None]]) -> None:
-        self.waiting.append(callbacks[-1])
+    def calls(self, commands: bytes, callbacks: Sequence[Callable[[Any], None]]) -> None:
+        self.sent.feed(commands)
+        # What is in front of a read that is examined is not for him who waits for it.
+        in_front = commands.startswith(b"*1\r\n$5\r\nMULTI")
+        self.waiting += callbacks[-1:] if in_front else callbacks
+
+    @property
+    def keys(self) -> list[bytes]:
+        """What was read, of all that was sent since this was asked for before."""
+        found = []
+        while command := self.sent.gets():
+            if command[0] == b"XRANGE":
+                found.append(command[1])
+        return found
 
     def flush_soon(self) -> None:
         if not self._flushing:
@@ -84,6 +97,81 @@ async def both_open(room: Follower, other: Follower) -> tuple[Reader, Any]:
     await asyncio.sleep(0)
     lane.answer(NO_SUCH_KEY)
     return reader, lane
+
+
+INFO = {b"length": 1, b"last-generated-id": b"5-0", b"entries-added": 1}
+INFO |= {b"last-entry": (b"5-0", [b"message", b"0"]), b"recorded-first-entry-id": b"5-0"}
+
+
+def entries(*texts: bytes) -> list[tuple[bytes, list[bytes]]]:
+    """The entry that INFO knows, and others behind it."""
+    return [(b"%d-0" % (5 + n), [b"message", text]) for n, text in enumerate((b"0", *texts))]
+
+
+async def plainly_read(*followers: Follower) -> tuple[Reader, Any]:
+    """Follow keys whose streams can be read on from where they are."""
+    reader, lane = Reader(1000, nowhere_else), Lane()
+    reader.connected(cast("Any", lane))
+    for number, follower in enumerate(followers):
+        reader.follow(b"room%d" % number, follower)
+    await asyncio.sleep(0)
+    waiting, lane.waiting = lane.waiting, []
+    for answered in waiting:
+        answered(INFO)
+    assert not lane.keys
+    return reader, lane
+
+
+async def test_reads_of_one_turn_are_answered_each_to_its_own() -> None:
+    """Also where one of them fails, or has nothing to ask."""
+    first, fails, last = Asked(), Asked(), Asked()
+    reader, lane = await plainly_read(first, fails, last)
+    fails.fault = ValueError()
+    reader.announce([b"room0", b"room1", b"room2"])
+    await asyncio.sleep(0)
+    assert lane.keys == [b"room0", b"room2"]
+    waiting, lane.waiting = lane.waiting, []
+    for answered, text in zip(waiting, (b"a", b"c"), strict=True):
+        answered(entries(text))
+    assert (first.texts, fails.texts, last.texts) == (["a"], [], ["c"])
+    fails.fault = None
+    reader.mark(b"room1")
+    await asyncio.sleep(0)
+    lane.answer(entries(b"b"))
+    assert fails.texts == ["b"]
+    assert (reader.reads, reader.empty_reads) == (6, 3)
+
+
+async def test_reads_of_one_turn_that_are_lost_are_read_again() -> None:
+    followers = Recorder(), Recorder()
+    reader, lane = await plainly_read(*followers)
+    reader.announce([b"room0", b"room1"])
+    await asyncio.sleep(0)
+    reader.disconnected()
+    waiting, lane.waiting = lane.waiting, []
+    for answered in waiting:
+        answered(LaneLost(sent=True))
+    assert reader.is_announced(b"room0")
+    assert reader.is_announced(b"room1")
+    after: Any = Lane()
+    reader.connected(after)
+    await asyncio.sleep(0)
+    assert after.keys == [b"room0", b"room1"]
+    for answered in after.waiting:
+        answered(entries(b"a"))
+    assert [follower.texts for follower in followers] == [["a"], ["a"]]
+
+
+async def test_one_that_is_followed_anew_before_it_was_read_is_read_once() -> None:
+    gone, new = Asked(), Asked()
+    reader, lane = await plainly_read(gone)
+    asked = gone.asked
+    reader.mark(b"room0")
+    reader.unfollow(b"room0")
+    reader.follow(b"room0", new)
+    await asyncio.sleep(0)
+    assert (gone.asked, new.asked) == (asked, 1)
+    assert len(lane.waiting) == 1
 
 
 @pytest.mark.parametrize("when", ["before the read", "while it is read"])
@@ -337,4 +425,5 @@ async def test_what_comes_and_goes_while_there_is_no_lane_leaves_nothing_behind(
     after: Any = Lane()
     reader.connected(after)
     await asyncio.sleep(0)
+    assert after.keys[-1] == b"room"
     assert len(after.waiting) == 1, "the room that is followed still, and no other"

@@ -5,13 +5,15 @@ messages back, a member is told a gap; what it was told before, or did not ask f
 it again.
 """
 
+from sys import getsizeof
+
 import pytest
 
 from streamcast.cursor import Mark
-from streamcast.message import Gap, MessageId
+from streamcast.message import ZERO, Gap, MessageId, as_message
 from streamcast.proof import Kind
 from streamcast.room import Room
-from streamcast.window import BEFORE
+from streamcast.window import BEFORE, Window
 from tests.model import Member, Remembers, Stream
 
 LIMIT = 100_000
@@ -110,3 +112,19 @@ def test_one_that_is_ahead_of_what_was_handed_out_waits_for_it(stream: Stream) -
     assert follower.room.catch_up(ahead.cursor) is None
     assert [str(item.id) for item in ahead.log] == ["7-0"]
     assert follower.room.is_live(ahead.cursor)
+
+
+@pytest.mark.parametrize("count", [100, 10_000])
+def test_a_window_knows_what_foreign_entries_cost(count: int) -> None:
+    """However small their fields are."""
+    fields = [b"%d" % number for number in range(count)]
+    window = Window(ZERO, None)
+    entry = as_message(MessageId.of(1, 0), fields, 10**6)
+    window.append([entry])
+    own = as_message(MessageId.of(1, 0), [b"message", b""], 10**6)
+    beside = Window(ZERO, None)
+    beside.append([own])
+    held = getsizeof(fields) + sum(map(getsizeof, fields))
+    assert 0.8 * held < window.size - beside.size < 1.2 * held
+    window.evict(0, window.end)
+    assert window.size == 0

@@ -1,5 +1,7 @@
 """The seats of live members, and rounds along them."""
 
+import pytest
+
 from streamcast.cursor import Mark
 from streamcast.message import MessageId
 from streamcast.room import Room
@@ -170,6 +172,21 @@ def test_a_slice_is_no_longer_for_two_dialects() -> None:
         reached.append(sum(writes(members)))
     assert reached == [2, 4, 6]
     assert room.delivered == 6
+
+
+@pytest.mark.parametrize("others", [2, 0])
+def test_a_slice_that_ends_with_a_row(others: int) -> None:
+    """There is more to hand out if somebody sits in another one, and only then."""
+    stream, room = a_room()
+    first, second = live(room, 2, Remembers()), live(room, 2, Remembers())
+    for member in second[others:]:
+        room.remove(member.cursor)
+    stream.add()
+    read(stream, room)
+    assert room.hand_out(2) == bool(others)
+    assert writes([*first, *second]) == [1, 1, 0, 0]
+    assert not room.hand_out(2)
+    assert writes([*first, *second]) == [1, 1, *[1] * others, *[0] * (2 - others)]
 
 
 def test_one_that_joins_while_it_takes_nothing_is_not_live() -> None:

@@ -57,7 +57,7 @@ def ask(dialect: Dialect, frame: str | bytes, room: str | None = None) -> Any:
     return dialect.decode(data, MAX, room, text=isinstance(frame, str))
 
 
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536, 100_000])
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 1023, 1024, 65535, 65536, 100_000])
 def test_frames_of_every_length(size: int) -> None:
     own = message(b"message", b"x" * size)
     assert frames(PLAIN.encode("r", [own, own]).data) == [(True, b"x" * size)] * 2

@@ -76,4 +76,4 @@ def write_each(outlets: Sequence[Writes], data: bytes, start: int, stop: int) ->
         else:
             if taken != size:
                 failed.append((index, taken))
-    return failed
+    return failed or ()

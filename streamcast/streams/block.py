@@ -215,7 +215,7 @@ class Block:
         """Do nothing: nothing was asked for."""
 
     def adds(self, key: bytes) -> bool:
-        """Do nothing: the wait for it tells of that, and would have it read a second time."""
+        """Say whether it is watched, and no more: who waits for it tells of what is added."""
         return key in self._watched
 
     def watch(self, key: bytes, follower: Follower) -> Follower:

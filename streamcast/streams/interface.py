@@ -61,8 +61,8 @@ class Follower(Protocol):
 class Publication(Struct, eq=False):
     """A message on its way to the store. `done` is called with it and its outcome, once.
 
-    `size`: how many bytes of memory it holds. `attempts`: how often it was refused, and is tried
-    again.
+    `size`: about how many bytes of memory it holds. `attempts`: how often it was refused, and is
+    tried again.
     """
 
     room: str
@@ -76,7 +76,7 @@ class Publication(Struct, eq=False):
 
     @staticmethod
     def of(publish: Publish, publisher: object, done: Done) -> "Publication":
-        """Return what was asked to be published, as it goes to the store."""
+        """Return what was asked to be published, as it goes to the store: see `as_message`."""
         data, key, ref, meta = publish.data, publish.key, publish.ref, publish.meta
         fields: tuple[bytes, ...] = TEXT_FIELD if publish.text else BINARY_FIELD, data
         size = OVERHEAD + len(data)

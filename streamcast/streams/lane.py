@@ -115,9 +115,11 @@ class Lane(asyncio.Protocol):
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        if self.gather is not None:
-            self.gather()
-        self._flushing = False
+        try:
+            if self.gather is not None:
+                self.gather()
+        finally:
+            self._flushing = False
         if self._transport is None or self._transport.is_closing() or not self._unsent:
             # What is not sent when the connection ends never ran, and is told so.
             return

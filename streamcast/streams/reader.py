@@ -53,8 +53,8 @@ class Followed:
     """A key that is followed here. What was asked for before it came is not answered to it.
 
     `asking`: the key's slot is still on its way here (ASK). `gone`: it is followed no more.
-    `reading`: the read that is under way. `marked`: there is to be another one, False, or True for
-    one that was announced. The answer goes to `answered`, which hands it on.
+    `reading`: the read that is under way. `marked`: it is to be read, behind that one if there is
+    one, and whether a change was told; None: it is not.
     """
 
     __slots__ = ("_answered", "asking", "follower", "gone", "key", "marked", "reading")
@@ -76,7 +76,7 @@ class Followed:
         self._answered = answered
 
     def answered(self, raw: Any) -> None:
-        """Take in an answer."""
+        """Hand an answer on to the reader."""
         self._answered(self, raw)
 
 
@@ -115,7 +115,11 @@ class Reader:
     def follow(
         self, key: bytes, follower: Follower, *, asking: bool = False, opening: bool = True
     ) -> None:
-        """Begin to follow a key. Not `opening`: it was followed on another node before."""
+        """Begin to follow a key, which is not yet.
+
+        Not `opening`: it was followed on another node before.
+        """
+        assert key not in self._followed
         followed = Followed(key, follower, self._answered, asking=asking)
         self._followed[key] = followed
         if opening:
@@ -159,9 +163,9 @@ class Reader:
             self._mark(followed, announced)
 
     def read_behind(self, key: bytes) -> bool:
-        """Have a key read right behind what is just being added to it, if it is followed.
+        """Have a key that is added to read right behind that. Returns whether it is followed.
 
-        Not where nothing can be read: there one key finds out for all. Returns whether it is.
+        Not where nothing can be read: there one key finds out for all.
         """
         followed = self._followed.get(key)
         if followed is None:
@@ -230,8 +234,8 @@ class Reader:
         if lane is None:
             return
         marked, self._marked = self._marked, []
-        commands: list[bytes] = []
-        answered: list[Callback] = []
+        plain: list[bytes] = []
+        callbacks: list[Callback] = []
         for followed in marked:
             announced, followed.marked = followed.marked is True, None
             if followed.gone:
@@ -241,8 +245,8 @@ class Reader:
                 if read is None:
                     continue
                 if read.kind is RANGE and not followed.asking:
-                    commands.append(plainly(followed.key, read))
-                    answered.append(followed.answered)
+                    plain.append(plainly(followed.key, read))
+                    callbacks.append(followed.answered)
                     followed.reading = read
                 else:
                     self.reads += 1
@@ -252,9 +256,9 @@ class Reader:
                     command.send(lane, followed.answered)
             except Exception as fault:  # noqa: BLE001 - the boundary between one room and all others
                 log.error("fault", where="reading", fault=repr(fault), exc_info=True)
-        if answered:
-            self.reads += len(answered)
-            lane.calls(b"".join(commands), answered)
+        if plain:
+            self.reads += len(plain)
+            lane.calls(b"".join(plain), callbacks)
         if self._marked:
             # Meanwhile, when the lane had been asked to gather already.
             asyncio.get_running_loop().call_soon(lane.flush_soon)

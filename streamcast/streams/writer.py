@@ -49,10 +49,11 @@ Returned = Callable[[bytes, Publication, hiredis.ReplyError], bool]
 class Writer:
     """Publishes over one lane.
 
-    `followed`: the keys of rooms that this server has open. `adds` is called with each key that is
-    added to, and returns whether it is one of them. `unwatched`: what goes in front of a command
-    that reads what is no news, see `Notifier`. `demoted` is called when the store says that it is a
-    replica. `asking`: keys whose slot is still on its way to this node (ASK).
+    `adds` is called with each key that is added to, and returns whether this server has its room
+    open; it looks among those that are `followed`, unless a notifier has it do more. `unwatched`:
+    what goes in front of a command that reads what is no news, see `Notifier`. `demoted` is called
+    when the store says that it is a replica. `asking`: keys whose slot is still on its way to this
+    node (ASK).
     """
 
     def __init__(
@@ -147,7 +148,8 @@ class Writer:
         callback = partial(self._answered, key, publication)
         fields, once = publication.fields, publication.key
         command = adding(key, fields) if once is None else adding_once(key, once.encode(), fields)
-        more = b"" if self.adds(key) else self.keeper.expire_new(key)
+        followed = self.adds(key)
+        more = b"" if followed else self.keeper.expire_new(key)
         if self.asking and key in self.asking:
             # It holds for the very next command, so nothing else can stand between.
             more = ASKING + more if more else b""

@@ -45,7 +45,7 @@ class JsonV1:
             if isinstance(item, Gap) or item.data is None:
                 body = _notice(room, item)
             elif item.text and item.fields is None:
-                # What nearly all are.
+                # What nearly all are, as in _message.
                 body = _encode(_Message(room, item.id.text, item.data.decode(), None, item.meta))
             else:
                 body = _encode(_message(room, item, item.data))
