@@ -182,8 +182,6 @@ class Room:
             before = row.next
             if before == row.stop:
                 continue
-            if limit == 0:
-                return True
             if row.batch is None:
                 row.batch = encoded(self.name, row.dialect, items)
             self.delivered += row.hand_out(row.batch, limit) * len(items)

@@ -111,6 +111,25 @@ async def test_a_node_that_says_goodbye(node: Node, connect: Open) -> None:
     assert lost == ["the store closed the connection"]
 
 
+async def test_a_lane_outlives_a_fault_of_whoever_gathers(node: Node, connect: Open) -> None:
+    lane = await connect(lambda _: None)
+    faults: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: faults.append(context["exception"]))
+    fault = ValueError()
+
+    def fail() -> None:
+        raise fault
+
+    lane.gather = fail
+    lane.call(pack(("FIRST",)), None)
+    await asyncio.sleep(0)
+    assert faults == [fault]
+    lane.gather = None
+    assert await lane.ask("SECOND") == b"OK"
+    assert node.received == pack(("FIRST",)) + pack(("SECOND",))
+
+
 async def test_what_is_gathered_goes_behind_what_was_called(node: Node, connect: Open) -> None:
     """In one write."""
     lane = await connect(lambda _: None)

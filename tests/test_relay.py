@@ -212,3 +212,17 @@ async def test_one_that_leaves_in_being_placed_does_not_close_the_room_for_other
     await until(lambda: stays.head is not None)
     store.client.xadd("streamcast:room", {"message": "new"})
     await until(lambda: len(stays.log) == 1)
+
+
+async def test_a_room_that_was_parted_with_grows_no_more(store: Store, relay: Relay) -> None:
+    """Its last members may leave in the very step that takes in an answer."""
+    member = join(relay, "room", Remembers())
+    await until(lambda: member.head is not None)
+    publish(relay, "room", "a")
+    await until(lambda: relay.statistics().window_bytes > 0)
+    await until(lambda: not relay._rooms["room"].queued)
+    open_room = relay._rooms["room"]
+    relay.leave(member.cursor)
+    relay.grown(open_room)
+    assert not open_room.queued
+    assert relay.statistics().window_bytes == 0
