@@ -79,21 +79,29 @@ class FanOut:
             first = self._queue.popleft()
             if isinstance(first, list):
                 _make(first)
-            else:
-                first.queued = False
-                try:
-                    if first.hand_out(SLICE) and not first.queued:
-                        first.queued = True
-                        self._queue.append(first)
-                except Exception as fault:  # noqa: BLE001 - the boundary between rooms
-                    log.error("fault", where="fan-out", fault=repr(fault), exc_info=True)
-                    first.broken()
-                if first.queued:
-                    end = began + TURN
+            elif self._hand_out(first):
+                end = began + TURN
             if self._clock() >= end:
                 break
         if (self._queue or self._behind) and not self._scheduled:
             self._schedule()
+
+    def _hand_out(self, owner: HandsOut) -> bool:
+        """Hand out a slice; return whether that was not all.
+
+        A fault in one room must not end the turns of all others.
+        """
+        owner.queued = False
+        try:
+            more = owner.hand_out(SLICE)
+        except Exception as fault:  # noqa: BLE001 - the boundary between one room and all others
+            log.error("fault", where="fan-out", fault=repr(fault), exc_info=True)
+            owner.broken()
+            return False
+        if more and not owner.queued:
+            owner.queued = True
+            self._queue.append(owner)
+        return owner.queued
 
 
 def _make(calls: Calls) -> None:

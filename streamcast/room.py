@@ -165,12 +165,11 @@ class Room:
             self._round_start = tip.copy()
             tip.history = self.history
             if index + 1 == window.end:
-                # What nearly all are: one item, which is never too much, up to where it was read.
+                # What nearly all are; one item is never too much.
                 self._round, tip.index = window.items[-1:], window.end
-                tip.id, tip.fingerprint = self.position.id, self.position.fingerprint
             else:
                 self._round, tip.index = window.page(index, window.end, PAGE_BYTES)
-                tip.id, tip.fingerprint = self._before(tip.index)
+            tip.id, tip.fingerprint = self._before(tip.index)
             for row in self._rows:
                 row.begin()
         return self._round

@@ -170,11 +170,8 @@ class Reader:
         followed = self._followed.get(key)
         if followed is None:
             return False
-        if not self._away and followed.marked is None:
-            # As _mark does, in place: each message comes by here.
-            followed.marked = False
-            if followed.reading is None:
-                self._read_soon(followed)
+        if not self._away:
+            self._mark(followed, False)
         return True
 
     def announce(self, keys: Sequence[bytes]) -> None:

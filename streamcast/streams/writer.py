@@ -126,10 +126,7 @@ class Writer:
         """Send a publication, or have it wait for its publisher's turn."""
         if self._lane is None:
             publication.done(publication, _unreachable())
-        elif not self._waiting and (
-            # As _fits does, in place: each message comes by here.
-            not self.in_flight or self.in_flight + publication.size <= IN_FLIGHT
-        ):
+        elif not self._waiting and self._fits(publication):
             self._send(self._lane, key, publication)
         else:
             queue = self._waiting.get(publication.publisher)

@@ -44,9 +44,6 @@ class JsonV1:
         for item in items:
             if isinstance(item, Gap) or item.data is None:
                 body = _notice(room, item)
-            elif item.text and item.fields is None:
-                # What nearly all are, as in _message.
-                body = _encode(_Message(room, item.id.text, item.data.decode(), None, item.meta))
             else:
                 body = _encode(_message(room, item, item.data))
             parts.append(text_frame(body))
