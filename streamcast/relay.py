@@ -284,25 +284,33 @@ class Relay:
         """Read for one member what the window has no longer, page by page."""
         room = open_room.room
         try:
-            while read is not None and cursor.mark is not None:
-                mark, history = cursor.mark, room.history
-                try:
-                    reply = await self.streams.examine(room.name, read)
-                except StoreError:
+            while read is not None and (mark := cursor.mark) is not None:
+                if not await self._read_page(open_room, cursor, mark, read):
                     await asyncio.sleep(RETRY)
-                else:
-                    await open_room.wait_read()
-                    room.caught(cursor, mark, history, reply)
-                    if cursor.mark is not None and cursor.mark.id == mark.id != room.tip.id:
-                        # The store has less than the room has read: it has to look again.
-                        self.streams.changed(room.name)
-                        await asyncio.sleep(RETRY)
                 read = room.catch_up(cursor)
         except Exception:
             cursor.sink.close(Close(Code.INTERNAL, "internal error"))
             raise
         finally:
             cursor.work = None
+
+    async def _read_page(self, open_room: OpenRoom, cursor: Cursor, mark: Mark, read: Read) -> bool:
+        """Read a page for a member that stands at `mark`; return whether that was of use.
+
+        It goes with this call: many may wait for their next, and are not to hold one meanwhile.
+        """
+        room, history = open_room.room, open_room.room.history
+        try:
+            reply = await self.streams.examine(room.name, read)
+        except StoreError:
+            return False
+        await open_room.wait_read()
+        room.caught(cursor, mark, history, reply)
+        if cursor.mark is not None and cursor.mark.id == mark.id != room.tip.id:
+            # The store has less than the room has read: it has to look again.
+            self.streams.changed(room.name)
+            return False
+        return True
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

@@ -25,10 +25,12 @@ from streamcast.proof import (
     progress,
 )
 from streamcast.row import Row
-from streamcast.window import BEFORE, Window
+from streamcast.window import BEFORE, Window, fitting
 
 PAGE_BYTES = 64 * 1024
-"""How much is written to a member at once."""
+"""How much a round writes to a member at once."""
+PIECE_BYTES = 16 * 1024
+"""The same while it catches up. What its socket does not take, the server holds for each alone."""
 FIRST_ENTRY_SIZE = 16 * 1024
 """How large entries are taken to be before any was seen."""
 MAX_COUNT = 500
@@ -261,7 +263,7 @@ class Room:
             index = self._index(cursor.mark)
             if index is None:
                 return Read(EXAMINE, cursor.mark.id, self.count + 1)
-            items, index = self.window.page(index, self.tip.index, PAGE_BYTES)
+            items, index = self.window.page(index, self.tip.index, PIECE_BYTES)
             self._put(cursor, self.mark_at(index))
             self._hand(cursor, items)
         return None
@@ -269,8 +271,9 @@ class Room:
     def caught(self, cursor: Cursor, mark: Mark, history: int, reply: Reply) -> None:
         """Write a page that was read, in this `history`, for a member that stood at `mark`.
 
-        The room must have read on since. It is for nothing if the member takes no more or stands
-        elsewhere by now, or the room.
+        What its sink does not take of it is dropped, and read again for it later. The room must
+        have read on since. It is for nothing if the member takes no more or stands elsewhere by
+        now, or the room.
         """
         if cursor.mark is not mark or history != self.history or not cursor.sink.writable:
             return
@@ -299,8 +302,21 @@ class Room:
             mark = Mark(BEFORE, entries[-1].id, entries[-1].fingerprint, history)
         else:
             mark = Mark(BEFORE, last, None, history)
-        self._put(cursor, mark)
-        self._hand(cursor, entries if gap is None else [gap, *entries])
+        self._hand_page(cursor, entries if gap is None else [gap, *entries], mark)
+
+    def _hand_page(self, cursor: Cursor, items: Sequence[Item], end: Mark) -> None:
+        """Write items, which end at `end`, to a member: piece by piece, while it takes more."""
+        done = 0
+        while True:
+            start, done = done, fitting(items, done, PIECE_BYTES)
+            last = items[done - 1] if done < len(items) else None
+            # A gap is only last where it is alone.
+            assert not isinstance(last, Gap)
+            mark = end if last is None else Mark(BEFORE, last.id, last.fingerprint, self.history)
+            self._put(cursor, mark)
+            self._hand(cursor, items[start:done])
+            if last is None or cursor.mark is not mark or not cursor.sink.writable:
+                return
 
     def _up_to_tip(
         self, entries: Sequence[Message], last: MessageId, *, complete: bool

@@ -124,18 +124,10 @@ class Window:
         return self.start + bisect_left(self.items, id, key=_id)
 
     def page(self, start: int, end: int, limit: int) -> tuple[Sequence[Item], int]:
-        """Return items from `start` to at most `end`, up to `limit` bytes, and where they end.
-
-        They don't end between a gap and the message that it says comes next.
-        """
-        first = start - self.start
-        size, last = 0, first
-        for item in self.items[first : end - self.start]:
-            size += _weight(item)
-            if last > first and size > limit and not isinstance(self.items[last - 1], Gap):
-                break
-            last += 1
-        return self.items[first:last], self.start + last
+        """Return items from `start` to at most `end`, up to `limit` bytes, and where they end."""
+        items = self.items[start - self.start : end - self.start]
+        count = fitting(items, 0, limit)
+        return items[:count], start + count
 
     def before(self, index: int) -> tuple[MessageId, int | None]:
         """Return ID and fingerprint of the entry that a place at `index` stands behind."""
@@ -187,6 +179,20 @@ class Window:
 
 
 _id = attrgetter("id")
+
+
+def fitting(items: Sequence[Item], start: int, limit: int) -> int:
+    """Return up to which of some items `limit` bytes go from `start`: one item in any case.
+
+    That is never between a gap and the message that it says comes next.
+    """
+    size, stop = 0, start
+    for item in items[start:]:
+        size += _weight(item)
+        if stop > start and size > limit and not isinstance(items[stop - 1], Gap):
+            break
+        stop += 1
+    return stop
 
 
 def _weight(item: Item) -> int:

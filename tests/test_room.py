@@ -9,11 +9,12 @@ from sys import getsizeof
 
 import pytest
 
+import streamcast.room
 from streamcast.cursor import Mark
 from streamcast.message import ZERO, Gap, MessageId, as_message
 from streamcast.proof import Kind
 from streamcast.room import Room
-from streamcast.window import BEFORE, Window
+from streamcast.window import BEFORE, ITEM_OVERHEAD, Window
 from tests.model import Member, Remembers, Stream
 
 LIMIT = 100_000
@@ -112,6 +113,57 @@ def test_one_that_is_ahead_of_what_was_handed_out_waits_for_it(stream: Stream) -
     assert follower.room.catch_up(ahead.cursor) is None
     assert [str(item.id) for item in ahead.log] == ["7-0"]
     assert follower.room.is_live(ahead.cursor)
+
+
+class Behind:
+    """A member that a page was read for, of which a piece has two messages."""
+
+    def __init__(self, stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(streamcast.room, "PIECE_BYTES", 2 * (ITEM_OVERHEAD + 1))
+        self._stream = stream
+        self.room = Room("room", stream.info(), LIMIT)
+        self.room.shrink()
+        self.member = Member(Remembers(), self.room.pause)
+        self.room.add(self.member.cursor, Mark(BEFORE, ZERO, None, 0, told=ZERO))
+
+    def catch_up(self) -> list[list[int]]:
+        """Read a page for it; return which messages came with which write."""
+        written = len(self.member.dialect.batches)
+        read, mark = self.room.catch_up(self.member.cursor), self.member.cursor.mark
+        assert read is not None
+        assert mark is not None
+        self.room.caught(self.member.cursor, mark, 0, self._stream.answer(read))
+        return [[item.id.ms for item in batch] for batch in self.member.dialect.batches[written:]]
+
+
+def test_a_page_is_written_in_pieces(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    behind = Behind(stream, monkeypatch)
+    assert behind.catch_up() == [[1, 2], [3, 4], [5]]
+    assert behind.room.is_live(behind.member.cursor)
+
+
+def test_what_a_member_does_not_take_of_a_page_is_read_again(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is encoded that would only wait for it."""
+    behind = Behind(stream, monkeypatch)
+    behind.member.pauses_after = 1
+    assert behind.catch_up() == [[1, 2]]
+    behind.member.pauses_after, behind.member.writable = 10**9, True
+    assert behind.catch_up() == [[3, 4], [5]]
+    assert behind.room.is_live(behind.member.cursor)
+
+
+def test_one_that_leaves_in_the_middle_of_a_page_is_gone(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one is whose write shows that the peer is."""
+    behind = Behind(stream, monkeypatch)
+    behind.member.pauses_after = 1
+    monkeypatch.setattr(behind.member, "pause", lambda: behind.room.remove(behind.member.cursor))
+    assert behind.catch_up() == [[1, 2]]
+    assert behind.member.cursor.mark is None
+    assert not behind.room.members
 
 
 @pytest.mark.parametrize("count", [100, 10_000])
