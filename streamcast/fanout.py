@@ -16,7 +16,8 @@ SLICE = 64
 """How many members of a room are written to before another room's turn."""
 TURN = 0.00025
 """Seconds of handing out, about, before the event loop runs, where a room is not done with a slice.
-A message on its way through a server waits for some eight turns."""
+A message on its way through a server waits for some eight turns. A lane that saw one in between has
+no time to rest (`HAS_TIME`)."""
 LONG_TURN = 0.004
 """The same where all rooms are. Only thousands that wait need it, and it is what gets the server
 through them: the more come in one pass of the loop, the less each of them costs."""

@@ -1,14 +1,16 @@
 """A lane on a socket whose other end is the test's own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
-from streamcast.streams.lane import LOOKS, Lane, LaneLost, pack
+from streamcast.streams.lane import HAS_TIME, LOOKS, PACE, Lane, LaneLost, pack
 from streamcast.streams.link import Link
 
 SILENCE = 0.8
@@ -140,6 +142,127 @@ async def test_what_is_gathered_goes_behind_what_was_called(node: Node, connect:
     lane.gather = None
     lane.flush_soon()
     assert await lane.ask("THIRD") == b"OK"
+
+
+class Time:
+    """A clock that only `sleep` and the test move."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+async def paced(node: Node) -> AsyncIterator[tuple[Lane, Time]]:
+    time = Time()
+    make = lambda: Lane(SILENCE, lambda _: None, lambda _: None, lambda: time.now, time.sleep)  # noqa: E731
+    _, lane = await asyncio.get_running_loop().create_unix_connection(make, str(node.path))
+    yield lane, time
+    lane.close()
+    await lane.closed
+
+
+@pytest.fixture
+async def end() -> AsyncIterator[tuple[Lane, Time, socket.socket]]:
+    """A lane, and the other end's socket, which only the test reads."""
+    ours, other = socket.socketpair()
+    time = Time()
+    make = lambda: Lane(SILENCE, lambda _: None, lambda _: None, lambda: time.now, time.sleep)  # noqa: E731
+    _, lane = await asyncio.get_running_loop().create_unix_connection(make, sock=ours)
+    with other:
+        yield lane, time, other
+        lane.close()
+        await lane.closed
+
+
+@pytest.mark.parametrize("run", [uvloop.run, asyncio.run])
+def test_a_lane_has_written_when_it_rests(run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    """So the node answers meanwhile; on either event loop, of which one writes late."""
+    came: list[bytes] = []
+
+    async def write_twice() -> None:
+        ours, other = socket.socketpair()
+        sleep = lambda _: came.append(other.recv(1000, socket.MSG_DONTWAIT))  # noqa: E731
+        make = lambda: Lane(SILENCE, lambda _: None, lambda _: None, lambda: 0.0, sleep)  # noqa: E731
+        _, lane = await asyncio.get_running_loop().create_unix_connection(make, sock=ours)
+        with other:
+            for word in (b"first", b"second"):
+                lane.call(word, None)
+                await asyncio.sleep(0)
+            lane.close()
+            await lane.closed
+
+    run(write_twice())
+    assert came == [b"firstsecond"]
+
+
+async def test_what_a_node_does_not_take_at_once_goes_later_and_in_order(
+    end: tuple[Lane, Time, socket.socket],
+) -> None:
+    """And nobody rests over it."""
+    lane, time, other = end
+    came = b""
+
+    def make_room() -> None:
+        """Between the event loop's look for sockets that take more, and the lane's write."""
+        nonlocal came
+        came += other.recv(100_000)
+
+    parts = [bytes([number]) * 300_000 for number in range(9)]
+    for part in parts:
+        lane.gather = make_room if part is not parts[0] else None
+        lane.call(part, None)
+        await asyncio.sleep(0)
+    assert time.slept == []
+    lane.gather = None
+    loop = asyncio.get_running_loop()
+    other.setblocking(False)
+    async with asyncio.timeout(5):
+        while len(came) < len(parts) * 300_000:
+            came += await loop.sock_recv(other, 1_000_000)
+    assert came == b"".join(parts)
+    for word in (b"all", b"of", b"it"):
+        lane.call(word, None)
+        await asyncio.sleep(0)
+    assert other.recv(1000) == b"allofit"
+    assert time.slept == [PACE, PACE]
+
+
+async def test_a_lane_rests_between_two_writes(node: Node, paced: tuple[Lane, Time]) -> None:
+    """For what is left of a pace, and right behind the write, while that is being answered."""
+    lane, time = paced
+    assert await lane.ask("FIRST") == b"OK"
+    assert time.slept == []
+    time.now += 0.2 * PACE
+    assert await lane.ask("SECOND") == b"OK"
+    assert time.slept == [pytest.approx(0.8 * PACE)]
+    assert await lane.ask("THIRD") == b"OK"
+    assert time.slept[1:] == [PACE]
+    assert node.received == b"".join(pack((word,)) for word in ("FIRST", "SECOND", "THIRD"))
+
+
+async def test_a_lane_that_has_something_else_to_do_does_not_rest(
+    paced: tuple[Lane, Time],
+) -> None:
+    """Nor one that has nothing to write, or writes now and then."""
+    lane, time = paced
+    for _ in range(3):
+        assert await lane.ask("PING") == b"OK"
+        time.now += 1.01 * HAS_TIME
+        lane.flush_soon()
+        await asyncio.sleep(0)
+    assert time.slept == []
+
+
+async def test_what_is_asked_for_in_one_turn_rests_once(paced: tuple[Lane, Time]) -> None:
+    lane, time = paced
+    for _ in range(2):
+        await asyncio.gather(*(lane.ask("PING") for _ in range(10)))
+    assert len(time.slept) == 1
 
 
 async def test_a_link_opens_one_lane(node: Node, connect: Open) -> None:

@@ -1,14 +1,18 @@
 """A lane: one connection to one node of the store.
 
 The law of this file: commands of one turn of the event loop go out in one write, and who may have
-more to send with them is asked right before it; replies come in order, each to the callback that
-was given with its command, exactly once: with the reply, with a `hiredis.ReplyError`, or with
-`LaneLost`, which says whether the command may have run.
+more to send with them is asked right before it; who has time rests behind it, so that turns are few
+and bring more. Replies come in order, each to the callback that was given with its command, exactly
+once: with the reply, with a `hiredis.ReplyError`, or with `LaneLost`, which says whether the
+command may have run.
 """
 
 import asyncio
+import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import hiredis
@@ -21,6 +25,12 @@ Callback = Callable[[Any], None]
 
 LOOKS = 8
 """How often a lane looks, within its `silence`, whether its node still answers."""
+PACE = 0.0005
+"""Seconds from one write to the next, about, for who has time. It would otherwise take each message
+as it comes, in a turn of the event loop and four system calls of its own, and so would the node."""
+HAS_TIME = 0.00025
+"""Seconds since the last write after which it had other things to do, and does not rest. That is
+what a turn of the fan-out takes: while a large room is handed out, nobody rests."""
 
 pack = cast("Callable[[tuple[str | float | bytes, ...]], bytes]", hiredis.pack_command)
 """Returns a command, given as its words, as it goes over the connection (RESP)."""
@@ -47,7 +57,12 @@ class Lane(asyncio.Protocol):
     """
 
     def __init__(
-        self, silence: float, on_push: Callable[[list[Any]], None], on_lost: Callable[[str], None]
+        self,
+        silence: float,
+        on_push: Callable[[list[Any]], None],
+        on_lost: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._look_every = silence / LOOKS
         self._on_push = on_push
@@ -55,10 +70,14 @@ class Lane(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
         self._transport: asyncio.Transport | None = None
+        self._socket: int | None = None
         self._pending: deque[Callback | None] = deque()
         self._unsent: list[bytes] = []
         self._unsent_callbacks: list[Callback | None] = []
         self._flushing = False
+        self._clock = clock
+        self._sleep = sleep
+        self._wrote = -PACE
         self.gather: Callable[[], None] | None = None
         self._silent_looks = 0
         self._watching: asyncio.TimerHandle | None = None
@@ -127,7 +146,35 @@ class Lane(asyncio.Protocol):
         data = b"".join(self._unsent)
         self._unsent_callbacks = []
         self._unsent = []
-        self._transport.write(data)
+        if self._write(data):
+            self._rest()
+
+    def _write(self, data: bytes) -> bool:
+        """Write; return whether the system has taken all of it.
+
+        The event loop writes at the end of its turn, when what is handed out in it was written too:
+        until then the node would have nothing to do. And one would rest before it.
+        """
+        assert self._transport is not None
+        taken = 0
+        if self._socket is not None and not self._transport.get_write_buffer_size():
+            # What it does not take now, or ever again, is the transport's to see to.
+            with suppress(OSError):
+                taken = os.write(self._socket, data)
+        if taken < len(data):
+            self._transport.write(memoryview(data)[taken:])
+        return taken == len(data)
+
+    def _rest(self) -> None:
+        """Have this process stand still for what is left of a pace, if it has time.
+
+        What comes meanwhile is found together, answers to what was just written among it: what
+        network cards call interrupt moderation.
+        """
+        passed = self._clock() - self._wrote
+        if passed < HAS_TIME:
+            self._sleep(PACE - passed)
+        self._wrote = self._clock()
 
     def close(self, reason: str = "closed") -> None:
         """End the connection at once; callbacks still owed get LaneLost."""
@@ -141,6 +188,8 @@ class Lane(asyncio.Protocol):
         """Begin to watch."""
         # uvloop's transports are none of asyncio's classes.
         self._transport = cast("asyncio.Transport", transport)
+        if os.name == "posix" and transport.get_extra_info("sslcontext") is None:
+            self._socket = transport.get_extra_info("socket").fileno()
         self._watching = self._loop.call_later(self._look_every, self._watch)
 
     def data_received(self, data: bytes) -> None:
