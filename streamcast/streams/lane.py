@@ -25,7 +25,7 @@ Callback = Callable[[Any], None]
 
 LOOKS = 8
 """How often a lane looks, within its `silence`, whether its node still answers."""
-PACE = 0.0005
+PACE = 0.00035
 """Seconds from one write to the next, about, for who has time. It would otherwise take each message
 as it comes, in a turn of the event loop and four system calls of its own, and so would the node."""
 HAS_TIME = 0.00025
