@@ -297,7 +297,7 @@ class Relay:
     async def _read_page(self, open_room: OpenRoom, cursor: Cursor, mark: Mark, read: Read) -> bool:
         """Read a page for a member that stands at `mark`; return whether that was of use.
 
-        It goes with this call: many may wait for their next, and are not to hold one meanwhile.
+        The page is forgotten with this call: many may wait for their turn to read the next one.
         """
         room, history = open_room.room, open_room.room.history
         try:
@@ -306,7 +306,8 @@ class Relay:
             return False
         await open_room.wait_read()
         room.caught(cursor, mark, history, reply)
-        if cursor.mark is not None and cursor.mark.id == mark.id != room.tip.id:
+        stands = cursor.sink.writable and cursor.mark is not None and cursor.mark.id == mark.id
+        if stands and mark.id != room.tip.id:
             # The store has less than the room has read: it has to look again.
             self.streams.changed(room.name)
             return False

@@ -30,7 +30,8 @@ from streamcast.window import BEFORE, Window, fitting
 PAGE_BYTES = 64 * 1024
 """How much a round writes to a member at once."""
 PIECE_BYTES = 16 * 1024
-"""The same while it catches up. What its socket does not take, the server holds for each alone."""
+"""How much is written to one that catches up before it is looked whether its socket takes more.
+What that does not take, the server holds for each alone."""
 FIRST_ENTRY_SIZE = 16 * 1024
 """How large entries are taken to be before any was seen."""
 MAX_COUNT = 500
@@ -262,7 +263,8 @@ class Room:
         while cursor.sink.writable and cursor.mark is not None and not self.is_live(cursor):
             index = self._index(cursor.mark)
             if index is None:
-                return Read(EXAMINE, cursor.mark.id, self.count + 1)
+                # Less than the room's own reads: what its socket does not take is for nothing.
+                return Read(EXAMINE, cursor.mark.id, max(1, self.count // 4) + 1)
             items, index = self.window.page(index, self.tip.index, PIECE_BYTES)
             self._put(cursor, self.mark_at(index))
             self._hand(cursor, items)
@@ -306,17 +308,19 @@ class Room:
 
     def _hand_page(self, cursor: Cursor, items: Sequence[Item], end: Mark) -> None:
         """Write items, which end at `end`, to a member: piece by piece, while it takes more."""
-        done = 0
+        start = 0
         while True:
-            start, done = done, fitting(items, done, PIECE_BYTES)
-            last = items[done - 1] if done < len(items) else None
-            # A gap is only last where it is alone.
-            assert not isinstance(last, Gap)
-            mark = end if last is None else Mark(BEFORE, last.id, last.fingerprint, self.history)
+            stop = fitting(items, start, PIECE_BYTES)
+            mark = end
+            if stop < len(items):
+                last = items[stop - 1]
+                assert isinstance(last, Message), "no piece ends with a gap that a message follows"
+                mark = Mark(BEFORE, last.id, last.fingerprint, self.history)
             self._put(cursor, mark)
-            self._hand(cursor, items[start:done])
-            if last is None or cursor.mark is not mark or not cursor.sink.writable:
+            self._hand(cursor, items[start:stop])
+            if mark is end or cursor.mark is not mark or not cursor.sink.writable:
                 return
+            start = stop
 
     def _up_to_tip(
         self, entries: Sequence[Message], last: MessageId, *, complete: bool

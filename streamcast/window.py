@@ -182,9 +182,9 @@ _id = attrgetter("id")
 
 
 def fitting(items: Sequence[Item], start: int, limit: int) -> int:
-    """Return up to which of some items `limit` bytes go from `start`: one item in any case.
+    """Return where items from `start` on end that have `limit` bytes at most, or are only one.
 
-    That is never between a gap and the message that it says comes next.
+    They don't end between a gap and the message that it says comes next.
     """
     size, stop = 0, start
     for item in items[start:]:

@@ -30,6 +30,7 @@ class Stream:
     histories: list[list[Message]] = field(default_factory=lambda: [[]])
     contents: int = 0
     grown: int = 0
+    padding: int = 0
 
     @classmethod
     def of(cls, count: int) -> "Stream":
@@ -44,7 +45,8 @@ class Stream:
         self.contents += 1
         id = id or MessageId.of(self.last.ms + 1, 0)
         assert id > self.last
-        entry = as_message(id, (b"message", b"%d" % self.contents), 1000)
+        data = b"%d" % self.contents
+        entry = as_message(id, (b"message", data.rjust(self.padding)), 100_000)
         self.entries.append(entry)
         self.histories[-1].append(entry)
         self.last, self.added = id, self.added + 1

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import uvloop
 
-from streamcast.streams.lane import HAS_TIME, LOOKS, PACE, Lane, LaneLost, pack
+from streamcast.fanout import TURN
+from streamcast.streams.lane import HAS_TIME, LOOKS, Lane, LaneLost, pack
 from streamcast.streams.link import Link
 
 SILENCE = 0.8
 LOOK = SILENCE / LOOKS
+PACE = 0.001
 
 
 class Node:
@@ -161,6 +163,7 @@ async def paced(node: Node) -> AsyncIterator[tuple[Lane, Time]]:
     time = Time()
     make = lambda: Lane(SILENCE, lambda _: None, lambda _: None, lambda: time.now, time.sleep)  # noqa: E731
     _, lane = await asyncio.get_running_loop().create_unix_connection(make, str(node.path))
+    lane.pace = PACE
     yield lane, time
     lane.close()
     await lane.closed
@@ -173,6 +176,7 @@ async def end() -> AsyncIterator[tuple[Lane, Time, socket.socket]]:
     time = Time()
     make = lambda: Lane(SILENCE, lambda _: None, lambda _: None, lambda: time.now, time.sleep)  # noqa: E731
     _, lane = await asyncio.get_running_loop().create_unix_connection(make, sock=ours)
+    lane.pace = PACE
     with other:
         yield lane, time, other
         lane.close()
@@ -181,7 +185,7 @@ async def end() -> AsyncIterator[tuple[Lane, Time, socket.socket]]:
 
 @pytest.mark.parametrize("run", [uvloop.run, asyncio.run])
 def test_a_lane_has_written_when_it_rests(run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
-    """So the node answers meanwhile; on either event loop, of which one writes late."""
+    """So the node answers meanwhile; on either event loop."""
     came: list[bytes] = []
 
     async def write_twice() -> None:
@@ -189,6 +193,7 @@ def test_a_lane_has_written_when_it_rests(run: Callable[[Coroutine[Any, Any, Non
         sleep = lambda _: came.append(other.recv(1000, socket.MSG_DONTWAIT))  # noqa: E731
         make = lambda: Lane(SILENCE, lambda _: None, lambda _: None, lambda: 0.0, sleep)  # noqa: E731
         _, lane = await asyncio.get_running_loop().create_unix_connection(make, sock=ours)
+        lane.pace = PACE
         with other:
             for word in (b"first", b"second"):
                 lane.call(word, None)
@@ -256,6 +261,38 @@ async def test_a_lane_that_has_something_else_to_do_does_not_rest(
         lane.flush_soon()
         await asyncio.sleep(0)
     assert time.slept == []
+
+
+async def test_a_lane_without_a_pace_never_rests(paced: tuple[Lane, Time]) -> None:
+    lane, time = paced
+    lane.pace = 0.0
+    for _ in range(3):
+        assert await lane.ask("PING") == b"OK"
+    assert time.slept == []
+
+
+async def test_lanes_rest_for_no_more_than_a_pace_together(node: Node) -> None:
+    """In one turn, whichever of them wrote in the one before."""
+    time = Time()
+    make = lambda: Lane(SILENCE, lambda _: None, lambda _: None, lambda: time.now, time.sleep)  # noqa: E731
+    loop = asyncio.get_running_loop()
+    lanes = [(await loop.create_unix_connection(make, str(node.path)))[1] for _ in range(3)]
+    for lane in lanes:
+        lane.pace = PACE
+    for writing in (lanes, lanes[::-1], lanes[:1], lanes[1:], lanes):
+        before = time.now
+        for lane in writing:
+            lane.call(pack(("PING",)), None)
+        await asyncio.sleep(0)
+        assert time.now - before <= 1.001 * PACE
+    assert time.slept == [PACE] * 3
+    for lane in lanes:
+        lane.close()
+        await lane.closed
+
+
+def test_nobody_rests_between_two_slices_of_a_large_room() -> None:
+    assert HAS_TIME <= TURN
 
 
 async def test_what_is_asked_for_in_one_turn_rests_once(paced: tuple[Lane, Time]) -> None:

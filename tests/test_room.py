@@ -123,6 +123,7 @@ class Behind:
         self._stream = stream
         self.room = Room("room", stream.info(), LIMIT)
         self.room.shrink()
+        self.room.count = 100
         self.member = Member(Remembers(), self.room.pause)
         self.room.add(self.member.cursor, Mark(BEFORE, ZERO, None, 0, told=ZERO))
 
@@ -164,6 +165,31 @@ def test_one_that_leaves_in_the_middle_of_a_page_is_gone(
     assert behind.catch_up() == [[1, 2]]
     assert behind.member.cursor.mark is None
     assert not behind.room.members
+
+
+@pytest.mark.parametrize("size", [10, 1000, 5000, 20_000])
+def test_a_member_that_takes_little_has_little_read_for_it(size: int) -> None:
+    """What it does not take of a page is for nothing."""
+    stream = Stream(padding=size)
+    for _ in range(1000):
+        stream.add()
+    room = Room("room", stream.info(), LIMIT)
+    room.shrink()
+    room.measure(stream.entries)
+    member = Member(Remembers(), room.pause)
+    room.add(member.cursor, Mark(BEFORE, ZERO, None, 0, told=ZERO))
+    entries = 0
+    while not room.is_live(member.cursor):
+        member.pauses_after, member.writable = 1, True
+        read, mark = room.catch_up(member.cursor), member.cursor.mark
+        if read is None:
+            continue
+        assert mark is not None
+        reply = stream.answer(read)
+        entries += len(reply.entries)
+        room.caught(member.cursor, mark, 0, reply)
+    assert len(member.log) == 1000
+    assert entries < 6000
 
 
 @pytest.mark.parametrize("count", [100, 10_000])

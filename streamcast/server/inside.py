@@ -48,5 +48,6 @@ async def serving_inside(store: RedisStreams, messages: RelaySettings) -> AsyncI
 
 def streams_of_others(redis: str, prefix: str, max_message: int) -> RedisStreams:
     """Return the streams in a store, to be left as they are. Raises StartError."""
-    settings = StreamSettings(redis=redis, prefix=prefix, history=0, retain=0)
+    # While it rested, so would its only client.
+    settings = StreamSettings(redis=redis, prefix=prefix, history=0, retain=0, pace=0.0)
     return RedisStreams(settings, max_message)

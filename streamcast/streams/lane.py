@@ -8,11 +8,10 @@ command may have run.
 """
 
 import asyncio
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from math import inf
 from typing import Any, cast
 
 import hiredis
@@ -25,12 +24,9 @@ Callback = Callable[[Any], None]
 
 LOOKS = 8
 """How often a lane looks, within its `silence`, whether its node still answers."""
-PACE = 0.00035
-"""Seconds from one write to the next, about, for who has time. It would otherwise take each message
-as it comes, in a turn of the event loop and four system calls of its own, and so would the node."""
 HAS_TIME = 0.00025
-"""Seconds since the last write after which it had other things to do, and does not rest. That is
-what a turn of the fan-out takes: while a large room is handed out, nobody rests."""
+"""Seconds since the last write after which a lane had other things to do, and does not rest. That
+is what a turn of the fan-out takes: between two slices of a large room nobody rests."""
 
 pack = cast("Callable[[tuple[str | float | bytes, ...]], bytes]", hiredis.pack_command)
 """Returns a command, given as its words, as it goes over the connection (RESP)."""
@@ -53,7 +49,8 @@ class Lane(asyncio.Protocol):
     A node that falls silent is noticed, at the latest, one look after that.
     `where`: what it leads to. `client_id`: the connection's number at its node (CLIENT ID), known
     once it was greeted. `gather`: calls what is to go behind all that was called in this turn,
-    and raises nothing.
+    and raises nothing. `pace`: seconds from one write to the next, about, where it has time; 0 if
+    it is never to rest.
     """
 
     def __init__(
@@ -70,14 +67,15 @@ class Lane(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(notEnoughData=_NOT_YET)
         self._transport: asyncio.Transport | None = None
-        self._socket: int | None = None
         self._pending: deque[Callback | None] = deque()
         self._unsent: list[bytes] = []
         self._unsent_callbacks: list[Callback | None] = []
         self._flushing = False
         self._clock = clock
         self._sleep = sleep
-        self._wrote = -PACE
+        # When it last wrote, and had rested.
+        self._wrote = -inf
+        self.pace = 0.0
         self.gather: Callable[[], None] | None = None
         self._silent_looks = 0
         self._watching: asyncio.TimerHandle | None = None
@@ -146,34 +144,23 @@ class Lane(asyncio.Protocol):
         data = b"".join(self._unsent)
         self._unsent_callbacks = []
         self._unsent = []
-        if self._write(data):
+        # This writes at once, if the system takes it (uvloop did so later, until 0.23).
+        self._transport.write(data)
+        if not self._transport.get_write_buffer_size():
             self._rest()
-
-    def _write(self, data: bytes) -> bool:
-        """Write; return whether the system has taken all of it.
-
-        The event loop writes at the end of its turn, when what is handed out in it was written too:
-        until then the node would have nothing to do. And one would rest before it.
-        """
-        assert self._transport is not None
-        taken = 0
-        if self._socket is not None and not self._transport.get_write_buffer_size():
-            # What it does not take now, or ever again, is the transport's to see to.
-            with suppress(OSError):
-                taken = os.write(self._socket, data)
-        if taken < len(data):
-            self._transport.write(memoryview(data)[taken:])
-        return taken == len(data)
 
     def _rest(self) -> None:
         """Have this process stand still for what is left of a pace, if it has time.
 
         What comes meanwhile is found together, answers to what was just written among it: what
-        network cards call interrupt moderation.
+        network cards call interrupt moderation. Each message would otherwise have a turn of the
+        event loop and four system calls of its own, here and at the node. All lanes of a process
+        together rest for no more than a pace in a turn: none goes on longer than that after its
+        own last write, which was in an earlier one.
         """
         passed = self._clock() - self._wrote
-        if passed < HAS_TIME:
-            self._sleep(PACE - passed)
+        if passed < HAS_TIME and passed < self.pace:
+            self._sleep(self.pace - passed)
         self._wrote = self._clock()
 
     def close(self, reason: str = "closed") -> None:
@@ -188,8 +175,6 @@ class Lane(asyncio.Protocol):
         """Begin to watch."""
         # uvloop's transports are none of asyncio's classes.
         self._transport = cast("asyncio.Transport", transport)
-        if os.name == "posix" and transport.get_extra_info("sslcontext") is None:
-            self._socket = transport.get_extra_info("socket").fileno()
         self._watching = self._loop.call_later(self._look_every, self._watch)
 
     def data_received(self, data: bytes) -> None:

@@ -229,7 +229,7 @@ class Node:
         endpoint = await self.where.endpoint()
         # While replicas are waited for a node owes answers, and is not silent.
         waits = self._settings.waits_for_replicas if name == self._writing.name else 0.0
-        return await open_lane(
+        lane = await open_lane(
             endpoint,
             f"streamcast-{name}",
             self._settings.silence + waits,
@@ -238,6 +238,8 @@ class Node:
             self._notifier.set_up if reads else None,
             in_cluster=self._redirects is not None,
         )
+        lane.pace = self._settings.pace
+        return lane
 
     def _learn_from(self, notifier: Notifier) -> None:
         """Have it tell which keys changed."""
