@@ -295,7 +295,7 @@ class Relay:
             cursor.work = None
 
     async def _read_page(self, open_room: OpenRoom, cursor: Cursor, mark: Mark, read: Read) -> bool:
-        """Read a page for a member that stands at `mark`; return whether that was of use.
+        """Read a page for a member that stands at `mark`; return False if the store had none yet.
 
         The page is forgotten with this call: many may wait for their turn to read the next one.
         """

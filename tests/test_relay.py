@@ -159,10 +159,8 @@ async def test_a_storm_of_joins_reads_the_store_once_for_all(store: Store, relay
         ]
 
 
-async def test_a_member_left_far_behind_is_served_from_the_store(
-    store: Store, relay: Relay
-) -> None:
-    """The window has long gone on; what is still kept comes page by page, in order."""
+async def left_behind(store: Store, relay: Relay) -> tuple[RoomMember, list[MessageId]]:
+    """Return a paused member whom the window has left behind, and the IDs that it is to get."""
     dialect = Remembers()
     slow, quick = join(relay, "room", dialect), join(relay, "room", dialect)
     await until(lambda: slow.head is not None and quick.head is not None)
@@ -175,12 +173,38 @@ async def test_a_member_left_far_behind_is_served_from_the_store(
             ids += [MessageId.parse(id_) for id_ in pipe.execute()]
         await until(lambda: len(quick.log) == len(ids))  # noqa: B023 - awaited at once
     assert relay._rooms["room"].room.window.start > 0, "the window still has everything"
+    assert [item.id for item in quick.log] == ids
     assert relay.statistics().behind == 1
+    return slow, ids
+
+
+async def test_a_member_left_far_behind_is_served_from_the_store(
+    store: Store, relay: Relay
+) -> None:
+    """The window has long gone on; what is still kept comes page by page, in order."""
+    slow, ids = await left_behind(store, relay)
     slow.writable = True
     relay.resume(slow.cursor)
     await until(lambda: bool(slow.log) and slow.log[-1].id == ids[-1])
-    assert [item.id for item in slow.log] == ids == [item.id for item in quick.log]
+    assert [item.id for item in slow.log] == ids
     assert relay.statistics().behind == 0
+
+
+async def test_one_that_pauses_while_a_page_is_read_does_not_have_to_wait_later(
+    store: Store, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page was for nothing, but nothing is wrong with the store."""
+    monkeypatch.setattr("streamcast.relay.RETRY", 1000.0)
+    slow, ids = await left_behind(store, relay)
+    slow.writable = True
+    relay.resume(slow.cursor)
+    slow.pause()
+    await until(lambda: slow.cursor.work is None)
+    assert slow.log == []
+    slow.writable = True
+    relay.resume(slow.cursor)
+    await until(lambda: bool(slow.log) and slow.log[-1].id == ids[-1])
+    assert [item.id for item in slow.log] == ids
 
 
 async def test_a_room_that_nobody_is_in_is_not_followed(store: Store, relay: Relay) -> None:
