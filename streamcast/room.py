@@ -32,6 +32,9 @@ PAGE_BYTES = 64 * 1024
 PIECE_BYTES = 16 * 1024
 """How much is written to one that catches up before it is looked whether its socket takes more.
 What that does not take, the server holds for each alone."""
+READ_BYTES = 4 * PAGE_BYTES
+"""How much a read asks for. One for a member that catches up asks for a page: what the member's
+socket does not take of it was read for nothing."""
 FIRST_ENTRY_SIZE = 16 * 1024
 """How large entries are taken to be before any was seen."""
 MAX_COUNT = 500
@@ -145,7 +148,7 @@ class Room:
         return self.window.fingerprints(self.tip.index)
 
     def measure(self, entries: Sequence[Message]) -> None:
-        """Follow the size of entries, so that a page of them has about PAGE_BYTES."""
+        """Follow the size of entries, so that a read of them has about READ_BYTES."""
         if not entries:
             return
         size = entries[0].size
@@ -263,8 +266,8 @@ class Room:
         while cursor.sink.writable and cursor.mark is not None and not self.is_live(cursor):
             index = self._index(cursor.mark)
             if index is None:
-                # Less than the room's own reads: what its socket does not take is for nothing.
-                return Read(EXAMINE, cursor.mark.id, max(1, self.count // 4) + 1)
+                count = self.count * PAGE_BYTES // READ_BYTES
+                return Read(EXAMINE, cursor.mark.id, max(1, count) + 1)
             items, index = self.window.page(index, self.tip.index, PIECE_BYTES)
             self._put(cursor, self.mark_at(index))
             self._hand(cursor, items)
@@ -378,5 +381,5 @@ class Room:
 
 
 def _count(size: int) -> int:
-    """Return how many entries of a size make a page."""
-    return max(1, min(MAX_COUNT, 4 * PAGE_BYTES // (size + 1)))
+    """Return how many entries of a size a read asks for."""
+    return max(1, min(MAX_COUNT, READ_BYTES // (size + 1)))

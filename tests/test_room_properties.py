@@ -326,6 +326,7 @@ def small_pages() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streamcast.room, "MAX_COUNT", 3)
         patch.setattr(streamcast.room, "PAGE_BYTES", 600)
+        patch.setattr(streamcast.room, "READ_BYTES", 2400)
         patch.setattr(streamcast.room, "PIECE_BYTES", 400)
         yield
 
