@@ -158,12 +158,18 @@ class Time:
         self.now += seconds
 
 
+def paced_by(time: Time, sleep: Callable[[float], object] | None = None) -> Lane:
+    """Return a lane that is still to be connected; `sleep`: instead of the time's."""
+    lane = Lane(SILENCE, lambda _: None, lambda _: None, lambda: time.now, sleep or time.sleep)
+    lane.pace = PACE
+    return lane
+
+
 @pytest.fixture
 async def paced(node: Node) -> AsyncIterator[tuple[Lane, Time]]:
     time = Time()
-    make = lambda: Lane(SILENCE, lambda _: None, lambda _: None, lambda: time.now, time.sleep)  # noqa: E731
-    _, lane = await asyncio.get_running_loop().create_unix_connection(make, str(node.path))
-    lane.pace = PACE
+    loop = asyncio.get_running_loop()
+    _, lane = await loop.create_unix_connection(lambda: paced_by(time), str(node.path))
     yield lane, time
     lane.close()
     await lane.closed
@@ -174,9 +180,8 @@ async def end() -> AsyncIterator[tuple[Lane, Time, socket.socket]]:
     """A lane, and the other end's socket, which only the test reads."""
     ours, other = socket.socketpair()
     time = Time()
-    make = lambda: Lane(SILENCE, lambda _: None, lambda _: None, lambda: time.now, time.sleep)  # noqa: E731
-    _, lane = await asyncio.get_running_loop().create_unix_connection(make, sock=ours)
-    lane.pace = PACE
+    loop = asyncio.get_running_loop()
+    _, lane = await loop.create_unix_connection(lambda: paced_by(time), sock=ours)
     with other:
         yield lane, time, other
         lane.close()
@@ -191,9 +196,8 @@ def test_a_lane_has_written_when_it_rests(run: Callable[[Coroutine[Any, Any, Non
     async def write_twice() -> None:
         ours, other = socket.socketpair()
         sleep = lambda _: came.append(other.recv(1000, socket.MSG_DONTWAIT))  # noqa: E731
-        make = lambda: Lane(SILENCE, lambda _: None, lambda _: None, lambda: 0.0, sleep)  # noqa: E731
-        _, lane = await asyncio.get_running_loop().create_unix_connection(make, sock=ours)
-        lane.pace = PACE
+        loop = asyncio.get_running_loop()
+        _, lane = await loop.create_unix_connection(lambda: paced_by(Time(), sleep), sock=ours)
         with other:
             for word in (b"first", b"second"):
                 lane.call(word, None)
@@ -274,11 +278,9 @@ async def test_a_lane_without_a_pace_never_rests(paced: tuple[Lane, Time]) -> No
 async def test_lanes_rest_for_no_more_than_a_pace_together(node: Node) -> None:
     """In one turn, whichever of them wrote in the one before."""
     time = Time()
-    make = lambda: Lane(SILENCE, lambda _: None, lambda _: None, lambda: time.now, time.sleep)  # noqa: E731
     loop = asyncio.get_running_loop()
-    lanes = [(await loop.create_unix_connection(make, str(node.path)))[1] for _ in range(3)]
-    for lane in lanes:
-        lane.pace = PACE
+    path = str(node.path)
+    lanes = [(await loop.create_unix_connection(lambda: paced_by(time), path))[1] for _ in range(3)]
     for writing in (lanes, lanes[::-1], lanes[:1], lanes[1:], lanes):
         before = time.now
         for lane in writing:

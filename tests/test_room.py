@@ -116,53 +116,59 @@ def test_one_that_is_ahead_of_what_was_handed_out_waits_for_it(stream: Stream) -
 
 
 class Behind:
-    """A member that a page was read for, of which a piece has two messages."""
+    """A member for whom all is to be read from the store."""
 
-    def __init__(self, stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(streamcast.room, "PIECE_BYTES", 2 * (ITEM_OVERHEAD + 1))
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self.room = Room("room", stream.info(), LIMIT)
         self.room.shrink()
-        self.room.count = 100
+        self.room.measure(stream.entries)
         self.member = Member(Remembers(), self.room.pause)
         self.room.add(self.member.cursor, Mark(BEFORE, ZERO, None, 0, told=ZERO))
+        self.entries_read = 0
 
-    def catch_up(self) -> list[list[int]]:
-        """Read a page for it; return which messages came with which write."""
+    @property
+    def is_live(self) -> bool:
+        return self.room.is_live(self.member.cursor)
+
+    def catch_up(self, writes: int = 10**9) -> list[list[int]]:
+        """Read a page for it; return which messages came with which write, of `writes` it takes."""
+        self.member.pauses_after, self.member.writable = writes, True
         written = len(self.member.dialect.batches)
         read, mark = self.room.catch_up(self.member.cursor), self.member.cursor.mark
         assert read is not None
         assert mark is not None
-        self.room.caught(self.member.cursor, mark, 0, self._stream.answer(read))
+        reply = self._stream.answer(read)
+        self.entries_read += len(reply.entries)
+        self.room.caught(self.member.cursor, mark, 0, reply)
         return [[item.id.ms for item in batch] for batch in self.member.dialect.batches[written:]]
 
 
-def test_a_page_is_written_in_pieces(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    behind = Behind(stream, monkeypatch)
+@pytest.fixture
+def behind(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> Behind:
+    """One of whose pages a piece has two messages."""
+    monkeypatch.setattr(streamcast.room, "PIECE_BYTES", 2 * (ITEM_OVERHEAD + 1))
+    return Behind(stream)
+
+
+def test_a_page_is_written_in_pieces(behind: Behind) -> None:
     assert behind.catch_up() == [[1, 2], [3, 4], [5]]
-    assert behind.room.is_live(behind.member.cursor)
+    assert behind.is_live
 
 
-def test_what_a_member_does_not_take_of_a_page_is_read_again(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_member_does_not_take_of_a_page_is_read_again(behind: Behind) -> None:
     """Nothing is encoded that would only wait for it."""
-    behind = Behind(stream, monkeypatch)
-    behind.member.pauses_after = 1
-    assert behind.catch_up() == [[1, 2]]
-    behind.member.pauses_after, behind.member.writable = 10**9, True
+    assert behind.catch_up(writes=1) == [[1, 2]]
     assert behind.catch_up() == [[3, 4], [5]]
-    assert behind.room.is_live(behind.member.cursor)
+    assert behind.is_live
 
 
 def test_one_that_leaves_in_the_middle_of_a_page_is_gone(
-    stream: Stream, monkeypatch: pytest.MonkeyPatch
+    behind: Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one is whose write shows that the peer is."""
-    behind = Behind(stream, monkeypatch)
-    behind.member.pauses_after = 1
+    """As one does whom a batch closes."""
     monkeypatch.setattr(behind.member, "pause", lambda: behind.room.remove(behind.member.cursor))
-    assert behind.catch_up() == [[1, 2]]
+    assert behind.catch_up(writes=1) == [[1, 2]]
     assert behind.member.cursor.mark is None
     assert not behind.room.members
 
@@ -173,23 +179,14 @@ def test_a_member_that_takes_little_has_little_read_for_it(size: int) -> None:
     stream = Stream(padding=size)
     for _ in range(1000):
         stream.add()
-    room = Room("room", stream.info(), LIMIT)
-    room.shrink()
-    room.measure(stream.entries)
-    member = Member(Remembers(), room.pause)
-    room.add(member.cursor, Mark(BEFORE, ZERO, None, 0, told=ZERO))
-    entries = 0
-    while not room.is_live(member.cursor):
-        member.pauses_after, member.writable = 1, True
-        read, mark = room.catch_up(member.cursor), member.cursor.mark
-        if read is None:
-            continue
-        assert mark is not None
-        reply = stream.answer(read)
-        entries += len(reply.entries)
-        room.caught(member.cursor, mark, 0, reply)
-    assert len(member.log) == 1000
-    assert entries < 6000
+    behind = Behind(stream)
+    while len(behind.member.log) < 1000:
+        behind.catch_up(writes=1)
+    behind.member.writable = True
+    assert behind.room.catch_up(behind.member.cursor) is None
+    assert behind.is_live
+    assert [item.id.ms for item in behind.member.log] == list(range(1, 1001))
+    assert behind.entries_read < 6000
 
 
 @pytest.mark.parametrize("count", [100, 10_000])
