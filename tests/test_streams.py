@@ -12,6 +12,7 @@ import pytest
 from streamcast.config import Follow, StreamSettings
 from streamcast.errors import BadRoom, StartError, StoreError, Unavailable, Unknown
 from streamcast.message import MessageId
+from streamcast.server.inside import streams_of_others
 from streamcast.streams import Publication, RedisStreams, probe
 from streamcast.streams.interface import OVERHEAD
 from streamcast.streams.tracking import Tracking
@@ -418,3 +419,14 @@ async def test_it_leaves_nothing_open(store: Store, notifier: str) -> None:
     await streams.close()
     assert len(os.listdir("/proc/self/fd")) == open_before  # noqa: PTH208
     await until(lambda: store.lanes() == [])
+
+
+async def test_who_serves_rests_and_who_has_its_only_client_inside_does_not(store: Store) -> None:
+    serving = RedisStreams(StreamSettings(redis=store.url), 1000)
+    inside = streams_of_others(store.url, "streamcast:", 1000)
+    for streams, pace in ((serving, StreamSettings().pace), (inside, 0.0)):
+        await streams.start()
+        [node] = streams._nodes.all()
+        assert {lane.pace for lane in node.lanes} == {pace}
+        await streams.close()
+    assert StreamSettings().pace > 0
