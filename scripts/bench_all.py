@@ -149,7 +149,10 @@ def _live(stage: Stage) -> Round:
 
     found = {name: stage.run(name, members, warmup=3.0) for name in OURS}
     ours = {name: [100 * each.server, _p50(each), _p99(each)] for name, each in found.items()}
-    return Round(ours, {f"{name}, Redis %": 100 * each.store for name, each in found.items()})
+    beside = {f"{name}, Redis %": 100 * each.store for name, each in found.items()}
+    least = stage.run(YARDSTICK, members, warmup=3.0)
+    beside |= {f"{YARDSTICK}, %": 100 * least.server, f"{YARDSTICK}, p50": _p50(least)}
+    return Round(ours, beside)
 
 
 def _ring(rooms: int, rate: float, duration: float) -> tuple[Member, ...]:

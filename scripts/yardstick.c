@@ -1,8 +1,8 @@
 /* A yardstick: the least that a server can do that writes each message to each client.
  *
  * It accepts WebSocket clients (RFC 6455) and writes each text or binary frame that it gets to all
- * of them, the sender too: one write a client and frame. With "join", the frames of one read go to
- * each client in one write. It stores nothing, checks nothing but the form of a frame, and cuts a
+ * who asked for the same path, the sender too: one write a client and frame. With "join", the frames
+ * of one read go to each client in one write. It stores nothing, checks nothing but the form of a frame, and cuts a
  * client that does not take what is written: what remains is what the kernel costs.
  *
  *   cc -O2 -o yardstick scripts/yardstick.c && ./yardstick PORT [join]
@@ -21,18 +21,28 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MOST_CLIENTS = 20000, ROOM = 64 * 1024, EVENTS = 256 };
+enum { MOST_CLIENTS = 20000, BUFFER = 64 * 1024, EVENTS = 256, HASHES = 16384 };
 
-/* `data`: what was received and is not taken apart yet. `place`: where it is among all. */
+/* All who asked for a path; `next`: another room whose path has the same hash. */
+struct room {
+    char *path;
+    struct client *first;
+    struct room *next;
+};
+
+/* `data`: what was received and is not taken apart yet. `room`: once it is open; it is in the list
+ * of that room, where `here` is what points to it. */
 struct client {
-    int fd, open, place;
+    int fd;
+    struct room *room;
+    struct client *next, **here;
     size_t length;
     unsigned char *data;
 };
 
 static struct client clients[MOST_CLIENTS];
-static struct client *all[MOST_CLIENTS];
-static int count, joins;
+static struct room *rooms[HASHES];
+static int joins;
 
 static void fail(const char *what) {
     perror(what);
@@ -85,10 +95,27 @@ static void base64(const unsigned char *data, int length, char *text) {
     *text = 0;
 }
 
+static void enter(struct client *client, const char *path, size_t length) {
+    uint32_t hash = 5381; /* djb2 */
+    for (size_t i = 0; i < length; i++) hash = hash * 33 ^ (unsigned char)path[i];
+    struct room **room = &rooms[hash % HASHES];
+    while (*room && (strlen((*room)->path) != length || memcmp((*room)->path, path, length)))
+        room = &(*room)->next;
+    if (!*room) {
+        *room = calloc(1, sizeof **room);
+        (*room)->path = strndup(path, length);
+    }
+    client->room = *room;
+    client->next = (*room)->first;
+    client->here = &(*room)->first;
+    if (client->next) client->next->here = &client->next;
+    (*room)->first = client;
+}
+
 static void cut(struct client *client) {
-    if (client->open) {
-        all[client->place] = all[--count];
-        all[client->place]->place = client->place;
+    if (client->room) {
+        *client->here = client->next;
+        if (client->next) client->next->here = client->here;
     }
     close(client->fd);
     free(client->data);
@@ -129,15 +156,16 @@ static size_t shake_hands(struct client *client) {
                           accepted, offers ? "Sec-WebSocket-Protocol: " : "", offers ? offered : "",
                           offers ? "\r\n" : "");
     if (write(client->fd, answer, length) != length) return 0;
-    client->open = 1;
-    client->place = count;
-    all[count++] = client;
+    const char *path = head + strlen("GET ");
+    enter(client, path, strcspn(path, " "));
     return end + 4 - head;
 }
 
-static void write_to_all(const unsigned char *data, size_t length) {
-    for (int i = count - 1; i >= 0; i--)
-        if (write(all[i]->fd, data, length) != (ssize_t)length) cut(all[i]);
+static void write_to_all(struct room *room, const unsigned char *data, size_t length) {
+    for (struct client *each = room->first, *next; each; each = next) {
+        next = each->next;
+        if (write(each->fd, data, length) != (ssize_t)length) cut(each);
+    }
 }
 
 /* Puts the frame at `data`, as a server sends it, to `out`. Returns its length, 0 if it is not
@@ -162,23 +190,23 @@ static size_t take_frame(unsigned char *data, size_t length, unsigned char *out,
 }
 
 static void receive(struct client *client) {
-    static unsigned char out[ROOM];
-    ssize_t got = read(client->fd, client->data + client->length, ROOM - client->length);
+    static unsigned char out[BUFFER];
+    ssize_t got = read(client->fd, client->data + client->length, BUFFER - client->length);
     if (got <= 0) {
         if (got == 0 || errno != EAGAIN) cut(client);
         return;
     }
     client->length += got;
     size_t at = 0, gathered = 0, taken, size;
-    if (!client->open && !(at = shake_hands(client))) return;
+    if (!client->room && !(at = shake_hands(client))) return;
     while ((taken = take_frame(client->data + at, client->length - at, out + gathered, &size))) {
         at += taken;
         gathered += size;
-        if (!joins && gathered) write_to_all(out, gathered), gathered = 0;
-        if (!client->open) return; /* it did not take its own */
+        if (!joins && gathered) write_to_all(client->room, out, gathered), gathered = 0;
+        if (!client->room) return; /* it did not take its own */
     }
-    if (gathered) write_to_all(out, gathered);
-    if (!client->open) return;
+    if (gathered) write_to_all(client->room, out, gathered);
+    if (!client->room) return;
     memmove(client->data, client->data + at, client->length - at);
     client->length -= at;
 }
@@ -218,7 +246,7 @@ int main(int argc, char **argv) {
                 continue;
             }
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-            clients[fd] = (struct client){.fd = fd, .data = malloc(ROOM)};
+            clients[fd] = (struct client){.fd = fd, .data = malloc(BUFFER)};
             event.data.fd = fd;
             epoll_ctl(poll, EPOLL_CTL_ADD, fd, &event);
         }
