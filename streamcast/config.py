@@ -140,9 +140,9 @@ class StreamSettings:
     silence: float = 4.0
     """A connection to the store that owes an answer for so long is given up. One that owes
     none is asked eight times as often."""
-    pace: float = 0.00035
-    """Seconds from one write to the store to the next, about, for a server that has time: what
-    comes meanwhile goes together. 0: each goes at once."""
+    pace: float = 0.00025
+    """Seconds from one write to the store to the next, at least, about: what comes meanwhile goes
+    together. 0: each goes at once."""
 
     @property
     def kept(self) -> int:

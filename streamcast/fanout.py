@@ -16,8 +16,8 @@ SLICE = 64
 """How many members of a room are written to before another room's turn."""
 TURN = 0.00025
 """Seconds of handing out, about, before the event loop runs, where a room is not done with a slice.
-A message on its way through a server waits for some eight turns. A lane that saw one in between has
-no time to rest (`HAS_TIME`)."""
+A message on its way through a server waits for some eight turns. It is no shorter than the pace of
+a lane, so that between two slices of a large room none rests."""
 LONG_TURN = 0.004
 """The same where all rooms are. Only thousands that wait need it, and it is what gets the server
 through them: the more come in one pass of the loop, the less each of them costs."""

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import uvloop
 
+from streamcast.config import StreamSettings
 from streamcast.fanout import TURN
-from streamcast.streams.lane import HAS_TIME, LOOKS, Lane, LaneLost, pack
+from streamcast.streams.lane import LOOKS, Lane, LaneLost, pack
 from streamcast.streams.link import Link
 
 SILENCE = 0.8
@@ -261,7 +262,7 @@ async def test_a_lane_that_has_something_else_to_do_does_not_rest(
     lane, time = paced
     for _ in range(3):
         assert await lane.ask("PING") == b"OK"
-        time.now += 1.01 * HAS_TIME
+        time.now += 1.01 * PACE
         lane.flush_soon()
         await asyncio.sleep(0)
     assert time.slept == []
@@ -294,7 +295,7 @@ async def test_lanes_rest_for_no_more_than_a_pace_together(node: Node) -> None:
 
 
 def test_nobody_rests_between_two_slices_of_a_large_room() -> None:
-    assert HAS_TIME <= TURN
+    assert StreamSettings().pace <= TURN
 
 
 async def test_what_is_asked_for_in_one_turn_rests_once(paced: tuple[Lane, Time]) -> None:

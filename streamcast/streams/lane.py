@@ -24,9 +24,6 @@ Callback = Callable[[Any], None]
 
 LOOKS = 8
 """How often a lane looks, within its `silence`, whether its node still answers."""
-HAS_TIME = 0.00025
-"""Seconds since the last write after which a lane had other things to do, and does not rest. That
-is what a turn of the fan-out takes: between two slices of a large room nobody rests."""
 
 pack = cast("Callable[[tuple[str | float | bytes, ...]], bytes]", hiredis.pack_command)
 """Returns a command, given as its words, as it goes over the connection (RESP)."""
@@ -49,8 +46,8 @@ class Lane(asyncio.Protocol):
     A node that falls silent is noticed, at the latest, one look after that.
     `where`: what it leads to. `client_id`: the connection's number at its node (CLIENT ID), known
     once it was greeted. `gather`: calls what is to go behind all that was called in this turn,
-    and raises nothing. `pace`: seconds from one write to the next, about, where it has time; 0 if
-    it is never to rest.
+    and raises nothing. `pace`: seconds from one write to the next, at least, about; 0 if it is
+    never to rest.
     """
 
     def __init__(
@@ -150,16 +147,17 @@ class Lane(asyncio.Protocol):
             self._rest()
 
     def _rest(self) -> None:
-        """Have this process stand still for what is left of a pace, if it has time.
+        """Have this process stand still for what is left of a pace since the last write.
 
         What comes meanwhile is found together, answers to what was just written among it: what
         network cards call interrupt moderation. Each message would otherwise have a turn of the
-        event loop and four system calls of its own, here and at the node. All lanes of a process
-        together rest for no more than a pace in a turn: none goes on longer than that after its
-        own last write, which was in an earlier one.
+        event loop and four system calls of its own, here and at the node. Who had other things to
+        do for that long does not rest. All lanes of a process together rest for no more than a
+        pace in a turn: none goes on longer than that after its own last write, which was in an
+        earlier one.
         """
         passed = self._clock() - self._wrote
-        if passed < HAS_TIME and passed < self.pace:
+        if passed < self.pace:
             self._sleep(self.pace - passed)
         self._wrote = self._clock()
 
