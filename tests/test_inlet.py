@@ -46,6 +46,8 @@ frames = st.one_of(
 @given(frames, st.binary(max_size=3), st.integers(0, 3))
 @example(bytes((0x81, 0xFF)) + MASK + bytes(0x7F), b"", 0)
 @example(bytes((0x81, 0x7F)) + MASK + bytes(0xFF), b"", 0)
+@example(bytes((0x81, 0xFF, 0, 0)) + MASK, b"", 0)
+@example(bytes((0x81, 0x05, 0, 0)) + MASK, b"", 0)
 @example(bytes((0x81, 0xFE)) + MASK, b"", 0)
 @example(bytes((0x81, 0xFE, 0)), b"", 0)
 def test_it_says_what_the_library_says_or_nothing(data: bytes, behind: bytes, short: int) -> None:

@@ -291,6 +291,16 @@ def test_an_outlet_may_be_let_go_of_in_being_written_to(kind: ModuleType) -> Non
     eventually(lambda: left() is None)
 
 
+def test_a_list_that_gets_shorter_is_read_as_far_as_it_goes_in_c() -> None:
+    class Clears:
+        def write(self, data: bytes) -> int:
+            outlets.clear()
+            return len(data)
+
+    outlets: list[Any] = [Clears(), *(Takes(7) for _ in range(100))]
+    assert list(native.write_each(outlets, b"message", 0, 101)) == []
+
+
 @pytest.mark.parametrize("bad", ["text", None, memoryview(b"message")])
 def test_only_bytes_are_written_in_c(ends: Ends, bad: Any) -> None:
     """It would read beyond what anything else holds."""
@@ -302,6 +312,8 @@ def test_only_bytes_are_written_in_c(ends: Ends, bad: Any) -> None:
         native.write_each([outlet], bad, 0, 1)
     with pytest.raises(TypeError):
         native.write_each((outlet,), b"message", 0, 1)  # not a list
+    with pytest.raises(TypeError):
+        native.write_each([outlet], b"message", 0)  # type: ignore[call-arg]
     with pytest.raises(IndexError):
         native.write_each([outlet], b"message", -1, 1)
     with pytest.raises(TypeError):
