@@ -2,8 +2,9 @@
  *
  * It accepts WebSocket clients (RFC 6455) and writes each text or binary frame that it gets to all
  * who asked for the same path, the sender too: one write a client and frame. With "join", the frames
- * of one read go to each client in one write. It stores nothing, checks nothing but the form of a frame, and cuts a
- * client that does not take what is written: what remains is what the kernel costs.
+ * of one read go to each client in one write. It stores nothing, checks nothing but the form of a
+ * frame, and cuts a client that does not take what is written: what remains is what the kernel
+ * costs.
  *
  *   cc -O2 -o yardstick scripts/yardstick.c && ./yardstick PORT [join]
  */
