@@ -162,7 +162,7 @@ static size_t shake_hands(struct client *client) {
     return end + 4 - head;
 }
 
-static void write_to_all(struct room *room, const unsigned char *data, size_t length) {
+static void write_to_room(struct room *room, const unsigned char *data, size_t length) {
     for (struct client *each = room->first, *next; each; each = next) {
         next = each->next;
         if (write(each->fd, data, length) != (ssize_t)length) cut(each);
@@ -203,10 +203,10 @@ static void receive(struct client *client) {
     while ((taken = take_frame(client->data + at, client->length - at, out + gathered, &size))) {
         at += taken;
         gathered += size;
-        if (!joins && gathered) write_to_all(client->room, out, gathered), gathered = 0;
+        if (!joins && gathered) write_to_room(client->room, out, gathered), gathered = 0;
         if (!client->room) return; /* it did not take its own */
     }
-    if (gathered) write_to_all(client->room, out, gathered);
+    if (gathered) write_to_room(client->room, out, gathered);
     if (!client->room) return;
     memmove(client->data, client->data + at, client->length - at);
     client->length -= at;
